@@ -1,0 +1,40 @@
+"""Mapping over a batch in chunks: the memory of one chunk, the result of the whole."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from physml_jax.typing import Tree
+
+
+def chunked_vmap(fn: Callable[..., Tree], *, chunk_size: int | None) -> Callable[..., Tree]:
+    """``jax.vmap(fn)`` that holds only ``chunk_size`` rows at a time.
+
+    The last chunk is padded with copies of the last row, so every chunk has the same shape; elementwise results are therefore those of the plain
+    ``vmap`` bit for bit. Matrix products inside ``fn`` may differ in their last bits, because their blocking depends on the chunk's shape.
+
+    Args:
+      fn: function of one row (any number of pytree arguments without the batch axis).
+      chunk_size: rows per chunk; ``None`` or a size of at least the batch means plain ``vmap``.
+
+    Returns:
+      A function of batched arguments.
+
+    Raises:
+      ValueError: if ``chunk_size`` is smaller than 1.
+    """
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size: expected None or an integer of at least 1, got {chunk_size}")
+    mapped = jax.vmap(fn)
+
+    def wrapped(*args):
+        size = jax.tree.leaves(args)[0].shape[0]
+        if chunk_size is None or chunk_size >= size:
+            return mapped(*args)
+        num_chunks = -(-size // chunk_size)
+        rows = jnp.minimum(jnp.arange(num_chunks * chunk_size), size - 1).reshape(num_chunks, chunk_size)
+        out = jax.lax.map(lambda r: mapped(*jax.tree.map(lambda x: x[r], args)), rows)
+        return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:size], out)
+
+    return wrapped
