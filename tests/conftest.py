@@ -1,0 +1,27 @@
+"""Every test runs on four virtual CPU devices, with rank promotion an error, warnings as errors and compiled programs kept between runs."""
+
+import os
+
+# Must be in the environment before jax starts. One thread per BLAS call: two workers share two cores.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import jax
+import pytest
+
+from physml_jax.io.files import cache_dir
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Programs that start processes of their own (training runs) use the same cache.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir("xla")))
+
+
+@pytest.fixture
+def key():
+    """A typed random key."""
+    return jax.random.key(0)
