@@ -21,7 +21,7 @@ def test_example_keys_keep_the_shape_of_the_index():
 
 def test_streams_are_the_same_in_every_process():
     """A regression value: a change of it means that every seeded result of the project changes."""
-    assert jax.random.key_data(rng.stream_key(0, "init")).tolist() == [3406160125, 2463467223]
+    assert jax.random.key_data(rng.stream_key(0, "init")).tolist() == [3020537540, 2946840664]
 
 
 def test_bad_seed_is_refused():
