@@ -1,0 +1,151 @@
+"""``build(config)``: the one place where names of a config become functions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from physml_jax.core.resolve import check_kwargs, factory
+from physml_jax.training.optim import make_optimizer
+from physml_jax.training.sharding import over_batch
+from physml_jax.typing import Dataset, Report, Run, Source, Task
+
+#: Splits that every experiment has. ``reference`` is the training split once through, in order: baselines are fitted on it.
+SPLITS = ("train", "validation", "test")
+
+
+class Experiment(NamedTuple):
+    """A config with its names resolved.
+
+    Attributes:
+      config: the config as nested plain dicts.
+      task: what is learned.
+      datasets: the splits by name.
+      report: makes the report of finished runs.
+    """
+
+    config: dict[str, Any]
+    task: Task
+    datasets: dict[str, Dataset]
+    report: Callable[[Sequence[Run]], Report]
+
+
+def plain(config: Any) -> Any:
+    """Nested plain dicts of any nested Mapping; other values are kept."""
+    if isinstance(config, Mapping) or hasattr(config, "items"):
+        return {str(k): plain(v) for k, v in config.items()}
+    return config
+
+
+def build(config: Mapping[str, Any]) -> Experiment:
+    """Resolves the names of a config and checks every keyword against the factory that takes it.
+
+    Args:
+      config: any nested Mapping with the keys of ``configs/base.py``.
+
+    Returns:
+      The experiment. Nothing has been computed, written or put on a device.
+
+    Raises:
+      ValueError: for a missing key, an unknown name or an unknown keyword; the message lists what exists.
+    """
+    config = plain(config)
+    missing = [k for k in ("seed", "data", "model", "discriminator", "task", "optim", "train", "report") if k not in config]
+    if missing:
+        raise ValueError(f"config: missing {', '.join(missing)}; start from configs/base.py")
+
+    data = config["data"]
+    make_dataset = _checked("data", data["name"], data["kwargs"])
+    check_kwargs("data.eval_kwargs", make_dataset, data["eval_kwargs"])
+    datasets = {s: make_dataset(split=s, **data["kwargs"], **({} if s == "train" else data["eval_kwargs"])) for s in SPLITS}
+
+    models = {}
+    for role in ("model", "discriminator"):
+        if config[role]["name"]:
+            models[role] = _checked("model", config[role]["name"], config[role]["kwargs"], where=role)(**config[role]["kwargs"])
+
+    make_task = _checked("task", config["task"]["name"], config["task"]["kwargs"])
+    tx = make_optimizer(config["optim"], config["train"]["num_steps"])
+    task = make_task(models=models, tx=tx, **config["task"]["kwargs"])
+    report = _checked("report", config["report"]["name"], config["report"]["kwargs"])(**config["report"]["kwargs"])
+    return Experiment(config=config, task=task, datasets=datasets, report=report)
+
+
+def open_sources(experiment: Experiment, mesh: jax.sharding.Mesh, *, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Source]:
+    """Sources of batches for every split, and ``reference``; stored data are generated first if the cache lacks them.
+
+    Args:
+      experiment: what ``build`` returned.
+      mesh: the devices.
+      progress: called with (done, total, text) while data are generated.
+
+    Raises:
+      ValueError: if the config's ``data.source`` does not fit the dataset.
+    """
+    from physml_jax.data.source import make_source  # the store behind it imports TFDS; a dry build must stay light
+
+    data, seed = experiment.config["data"], experiment.config["seed"]
+    readers = {s: _reader(experiment, s, progress) for s in SPLITS}
+    sources = {
+        s: make_source(
+            experiment.datasets[s],
+            seed=seed,
+            split=s,
+            batch_size=data["batch_size"] if s == "train" else data["eval_batch_size"],
+            sharding=over_batch(mesh),
+            shuffle=s == "train",
+            read=readers[s],
+        )
+        for s in SPLITS
+    }
+    if experiment.datasets["train"].num_examples is not None:
+        sources["reference"] = make_source(
+            experiment.datasets["train"],
+            seed=seed,
+            split="train",
+            batch_size=data["eval_batch_size"],
+            sharding=over_batch(mesh),
+            shuffle=False,
+            read=readers["train"],
+        )
+    return sources
+
+
+def stored_path(experiment: Experiment, split: str, *, progress: Callable[[int, int, str], None] | None = None) -> Path | None:
+    """The folder of a split's stored records, built if the cache lacks it; ``None`` where rows are simulated on the fly."""
+    kind, dataset = experiment.config["data"]["source"], experiment.datasets[split]
+    if kind == "simulate":
+        return None
+    if kind != "stored":
+        raise ValueError(f"data.source: expected 'simulate' or 'stored', got {kind!r}")
+    from physml_jax.data import store
+
+    return store.build(_recipe(experiment, split, dataset), progress=progress)
+
+
+def _recipe(experiment, split, dataset):
+    if dataset.recipe is not None:
+        return dataset.recipe
+    from physml_jax.data import store
+
+    if dataset.num_examples is None:
+        raise ValueError(f"data.source: the split {split!r} is unlimited and cannot be stored; set num_examples or source='simulate'")
+    data = experiment.config["data"]
+    settings = {**data["kwargs"], **({} if split == "train" else data["eval_kwargs"])}
+    return store.recipe_from_samples(dataset, name=data["name"], config=settings, seed=experiment.config["seed"], split=split)
+
+
+def _reader(experiment, split, progress):
+    path = stored_path(experiment, split, progress=progress)
+    if path is None:
+        return None
+    from physml_jax.data import store
+
+    return store.open_store(path).read
+
+
+def _checked(kind, name, kwargs, where=None):
+    make = factory(kind, name)
+    check_kwargs(f"{where or kind}.kwargs", make, kwargs)
+    return make
