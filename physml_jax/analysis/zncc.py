@@ -37,6 +37,7 @@ def zncc(a: Array, b: Array, *, axes: Sequence[int] = (-3, -2, -1)) -> Array:
       >>> a = np.arange(6.0).reshape(1, 2, 3, 1)
       >>> [round(float(x), 6) for x in (zncc(a, 2 * a + 1)[0], zncc(a, -a)[0], zncc(a, 0 * a)[0])]
       [1.0, -1.0, 0.0]
+
     """
     a, b = _real(a, "a"), _real(b, "b")
     if a.shape != b.shape:
@@ -71,6 +72,7 @@ def r_index(a: Array, b: Array, *, axes: Sequence[int] = (-3, -2, -1)) -> Array:
     References:
       Machine learning of phases and structures for model systems in physics, Eq. 3; ZNCC as index of fit of digital
       electron diffraction: R. Beanland et al., Acta Cryst. A 69, 427 (2013).
+
     """
     return 0.5 + 0.5 * zncc(a, b, axes=axes)
 
