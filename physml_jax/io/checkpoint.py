@@ -7,10 +7,13 @@ a flat dictionary of arrays named by their path, so that plain Orbax reads it wi
 devices restores what any other number has saved.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -253,13 +256,37 @@ def _read_verified(
         for name, x in wanted.items()
     }
     try:
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
+        with _without_late_callbacks():
+            state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
         for name, value in state.items():
             if _sha256(_to_host(name, value)) != leaves[name]["sha256"]:
                 raise _Damaged(f"{name} differs from its sha256")
     except Exception as error:
         return None, str(error) if isinstance(error, _Damaged) else _reason(error)
     return jax.tree.unflatten(jax.tree.structure(abstract_state), [state[name] for name in wanted]), None
+
+
+@contextlib.contextmanager
+def _without_late_callbacks() -> Iterator[None]:
+    """Keeps a failed read to one error.
+
+    When one array cannot be decoded, Orbax ends its event loop while other arrays are still being read; each of these
+    would print a traceback of its own ("Event loop is closed") when it arrives.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(0.3)  # until the late ones have arrived
+        raise
+    finally:
+        sys.unraisablehook = before
 
 
 def _checked_leaves(meta: Any, step: int) -> dict[str, dict[str, Any]]:
