@@ -7,7 +7,9 @@ a flat dictionary of arrays named by their path, so that plain Orbax reads it wi
 devices restores what any other number has saved.
 """
 
+import asyncio.log
 import contextlib
+import gc
 import hashlib
 import json
 import shutil
@@ -151,7 +153,11 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
         steps = sorted(opened().all_steps(), reverse=True)
         reasons: dict[int, str] = {}
         for step in steps:
-            state, reason = _read_verified(opened(), directory, step, abstract_state)
+            with _one_error_at_most():
+                state, reason = _read_verified(opened(), directory, step, abstract_state)
+                if reason is not None:
+                    gc.collect()  # abandoned tasks complain when they are collected,
+                    time.sleep(0.2)  # and callbacks that arrive late when they do
             if _all_processes(reason is None):
                 current = step
                 damaged.extend(reasons)
@@ -256,8 +262,7 @@ def _read_verified(
         for name, x in wanted.items()
     }
     try:
-        with _without_late_callbacks():
-            state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target))).state
         for name, value in state.items():
             if _sha256(_to_host(name, value)) != leaves[name]["sha256"]:
                 raise _Damaged(f"{name} differs from its sha256")
@@ -267,26 +272,23 @@ def _read_verified(
 
 
 @contextlib.contextmanager
-def _without_late_callbacks() -> Iterator[None]:
-    """Keeps a failed read to one error.
+def _one_error_at_most() -> Iterator[None]:
+    """Keeps Orbax quiet about a read that failed; the reason is told once, by the caller.
 
-    When one array cannot be decoded, Orbax ends its event loop while other arrays are still being read; each of these
-    would print a traceback of its own ("Event loop is closed") when it arrives.
+    When one array cannot be decoded, Orbax ends its event loop while others are still being read. Each of these would
+    print pages of its own: an exception that nobody retrieved, a callback that finds the loop closed.
     """
-    before = sys.unraisablehook
+    hook, logger, disabled = sys.unraisablehook, asyncio.log.logger, asyncio.log.logger.disabled
 
-    def hook(unraisable: Any) -> None:
+    def quiet_hook(unraisable: Any) -> None:
         if "Event loop is closed" not in str(unraisable.exc_value):
-            before(unraisable)
+            hook(unraisable)
 
-    sys.unraisablehook = hook
+    sys.unraisablehook, logger.disabled = quiet_hook, True
     try:
         yield
-    except Exception:
-        time.sleep(0.3)  # until the late ones have arrived
-        raise
     finally:
-        sys.unraisablehook = before
+        sys.unraisablehook, logger.disabled = hook, disabled
 
 
 def _checked_leaves(meta: Any, step: int) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Tools that hurt: processes killed at seeded moments, flipped bits, cut files, full disks. For every data set and task.
+"""Tools that hurt: processes killed at seeded moments, flipped bits, cut files, full disks; for every fault test.
 
 All moments and places come from seeds, every process has a time limit, and nothing outlives its test.
 """
@@ -91,7 +91,7 @@ def limit_file_size():
 
 @pytest.fixture
 def flip_bits():
-    """Returns ``flip(path, seed, n=1) -> offsets``: turns ``n`` different bits of a file, places drawn from the seed."""
+    """Returns ``flip(path, seed, n=1) -> offsets``: turns ``n`` different bits of a file, drawn from the seed."""
 
     def flip(path, seed, n=1):
         data = bytearray(Path(path).read_bytes())
