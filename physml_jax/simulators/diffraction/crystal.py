@@ -211,6 +211,45 @@ def from_asymmetric_unit(
     )
 
 
+def site_multiplicities(crystal: Crystal, *, tolerance: float = 0.01) -> tuple[np.ndarray, np.ndarray]:
+    """The independent atoms of a filled cell, and how many atoms the symmetry makes of each; on the host.
+
+    Args:
+      crystal: as ``from_asymmetric_unit`` makes it (atoms of one site follow each other).
+      tolerance: as there.
+
+    Returns:
+      int [k], row of the first atom of every independent one, and int [k], their multiplicities.
+    """
+    rotations, translations = np.asarray(crystal.rotations), np.asarray(crystal.translations)
+    positions = np.asarray(crystal.positions)
+    rows, counts = [], []
+    row = 0
+    while row < len(positions):
+        gaps = _wrap(rotations @ positions[row] + translations - positions[row])
+        fixed = int((np.abs(gaps) < tolerance).all(axis=-1).sum())
+        rows.append(row)
+        counts.append(len(rotations) // fixed)
+        row += counts[-1]
+    return np.array(rows), np.array(counts)
+
+
+def template_label(crystal: Crystal, space_group: int) -> str:
+    """Label of the arrangement of atoms, equal for crystals that differ in elements and lengths only.
+
+    The space group's number, then for every element the multiplicities of its sites, for example ``"216|4|4"`` for
+    zinc blende. A coarse label: it groups structures that share the positions of their atoms, and a few that do not.
+
+    Args:
+      crystal: see ``site_multiplicities``.
+      space_group: number of the space group.
+    """
+    rows, counts = site_multiplicities(crystal)
+    elements = np.asarray(crystal.numbers)[rows]
+    sites = ["+".join(str(c) for c in sorted(counts[elements == z])) for z in sorted(set(elements.tolist()))]
+    return "|".join([str(space_group), *sorted(sites)])
+
+
 class _Orbit(NamedTuple):
     """One independent atom and its images; ``tensors`` are scaled to transform like products of coordinates."""
 
