@@ -1,4 +1,5 @@
-"""What every experiment config has. An experiment states its differences; a variant follows the colon of ``--config=configs/<name>.py:<variant>``.
+"""What every experiment config has. An experiment states its differences; a variant follows the colon of
+``--config=configs/<name>.py:<variant>``.
 
 Configs are Python: they run with your rights. Read a config before you run one that somebody sent you.
 """
@@ -16,7 +17,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.data.name = ""  # module of physml_jax.data, or a dotted path of your own
     c.data.kwargs = {}  # arguments of its make_dataset, for every split
     c.data.eval_kwargs = {}  # and those that differ for validation and test
-    c.data.source = "simulate"  # "simulate": rows made on the device, step by step; "stored": generated once, kept in the cache folder
+    # "simulate": rows made on the device, step by step; "stored": generated once, kept in the cache folder
+    c.data.source = "simulate"
     c.data.batch_size = 64  # global, over all devices
     c.data.eval_batch_size = 64
 

@@ -1,6 +1,7 @@
 """The vocabulary that every part of physml_jax shares: arrays, batches, datasets, tasks, sources, runs and reports.
 
-Nothing here behaves; these are names for tuples of arrays and tuples of pure functions. A module of the package that wants
+Nothing here behaves; these are names for tuples of arrays and tuples of pure functions. A module of the package that
+wants
 to work with another one speaks through these types and through the key names of ``BATCH_KEYS``.
 """
 
@@ -25,7 +26,7 @@ BATCH_KEYS: dict[str, str] = {
     "density": "float32 []: fraction of occupied sites",
     "spanning": "int32 []: 1 if a cluster joins two opposite edges",
     "potential": "float32 [H, W, 1]: electrostatic potential averaged along the zone axis, V",
-    "pattern": "float32 [H, W, T]: diffracted intensity over tilts, as a fraction of the incident beam, one channel per thickness",
+    "pattern": "float32 [H, W, T]: intensity over tilts, as a fraction of the incident beam, one channel per thickness",
     "few_beam": "float32 [H, W, T]: the same pattern from a handful of strong beams",
     "log_a": "float32 [1]: natural logarithm of the lattice parameter in angstrom",
     "space_group": "int32 []: number of the space group, 1 to 230",
@@ -68,7 +69,8 @@ class Dataset(NamedTuple):
       num_examples: size of the split; ``None`` for an unlimited simulated stream.
       sample: traced generator of rows; ``None`` where only stored records exist.
       recipe: how to build the stored records; ``None`` where rows are always simulated.
-      rows: for a dataset with a recipe, int64 [num_examples] record numbers of this split; ``None`` means all in order.
+      rows: for a dataset with a recipe, int64 [num_examples] record numbers of this split; ``None`` means all in
+        order.
     """
 
     spec: Batch

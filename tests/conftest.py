@@ -1,6 +1,9 @@
-"""Every test runs on four virtual CPU devices, with rank promotion an error, warnings as errors and compiled programs kept between runs."""
+"""Every test runs on four virtual CPU devices, with rank promotion an error, warnings as errors and compiled
+programs kept between runs."""
 
 import os
+import sys
+from pathlib import Path
 
 # Must be in the environment before jax starts. One thread per BLAS call: two workers share two cores.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -8,6 +11,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # configs/ is no part of the installed package
 
 import jax
 import pytest

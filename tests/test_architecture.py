@@ -68,8 +68,10 @@ def violations(path, source):
             target = rest.split(".")[0]
             if target and target != part and target not in MAY_IMPORT[part]:
                 found.append(f"{part} must not import {name}")
-        if part == "training" and parts[-1] == "loop.py" and name.startswith(
-            ("physml_jax.simulators", "physml_jax.models", "physml_jax.tasks", "physml_jax.data")
+        if (
+            part == "training"
+            and parts[-1] == "loop.py"
+            and name.startswith(("physml_jax.simulators", "physml_jax.models", "physml_jax.tasks", "physml_jax.data"))
         ):
             found.append(f"training.loop must not import {name}")
         if top in MUST_NOT_IMPORT.get(part, ()) or top == "ml_collections":
@@ -115,7 +117,8 @@ def test_simulators_load_little():
     """Importing a simulator loads jax and numpy, and none of the training stack."""
     code = (
         "import sys, physml_jax.simulators.diffraction.bloch, physml_jax.simulators.percolation;"
-        "heavy = {'flax', 'optax', 'orbax', 'matplotlib', 'tensorflow_datasets', 'ml_collections', 'gemmi'} & set(sys.modules);"
+        "heavy = {'flax', 'optax', 'orbax', 'matplotlib', 'tensorflow_datasets', 'ml_collections', 'gemmi'}"
+        " & set(sys.modules);"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=120)

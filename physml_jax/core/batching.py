@@ -11,8 +11,10 @@ from physml_jax.typing import Tree
 def chunked_vmap(fn: Callable[..., Tree], *, chunk_size: int | None) -> Callable[..., Tree]:
     """``jax.vmap(fn)`` that holds only ``chunk_size`` rows at a time.
 
-    The last chunk is padded with copies of the last row, so every chunk has the same shape; elementwise results are therefore those of the plain
-    ``vmap`` bit for bit. Matrix products inside ``fn`` may differ in their last bits, because their blocking depends on the chunk's shape.
+    The last chunk is padded with copies of the last row, so every chunk has the same shape; elementwise results are
+    therefore those of the plain
+    ``vmap`` bit for bit. Matrix products inside ``fn`` may differ in their last bits, because their blocking depends
+    on the chunk's shape.
 
     Args:
       fn: function of one row (any number of pytree arguments without the batch axis).

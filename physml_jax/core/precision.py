@@ -1,6 +1,7 @@
 """Contractions at the highest precision the device offers.
 
-TF32 on GPUs and bf16 passes on TPUs are fine for networks and wrong for physics, so simulators contract through these functions.
+TF32 on GPUs and bf16 passes on TPUs are fine for networks and wrong for physics, so simulators contract through
+these functions.
 """
 
 import functools

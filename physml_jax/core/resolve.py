@@ -1,6 +1,7 @@
 """A name is a module: ``("model", "resnet")`` is ``physml_jax.models.resnet``.
 
-There is no registry. A name with a dot is an importable module of the user's own; a name that does not exist fails at once and lists what does.
+There is no registry. A name with a dot is an importable module of the user's own; a name that does not exist fails
+at once and lists what does.
 """
 
 import importlib
@@ -71,4 +72,6 @@ def check_kwargs(where: str, fn: Callable[..., Any], kwargs: Mapping[str, Any]) 
     known = [p.name for p in parameters]
     unknown = sorted(set(kwargs) - set(known))
     if unknown:
-        raise ValueError(f"{where}: unknown {', '.join(unknown)}; {fn.__module__}.{fn.__name__} takes: {', '.join(known)}")
+        raise ValueError(
+            f"{where}: unknown {', '.join(unknown)}; {fn.__module__}.{fn.__name__} takes: {', '.join(known)}"
+        )

@@ -1,7 +1,9 @@
 """Randomness as a function of names and numbers, never of history.
 
-A *stream* is ``(seed, name)``; an *example* is ``(seed, split, index)``. Two programs that agree on these agree on every draw, whatever their batch size,
-number of devices, or how often they were killed in between. Keys are typed threefry keys: under ``rbg`` a ``vmap`` over keys uses only the first one.
+A *stream* is ``(seed, name)``; an *example* is ``(seed, split, index)``. Two programs that agree on these agree on
+every draw, whatever their batch size,
+number of devices, or how often they were killed in between. Keys are typed threefry keys: under ``rbg`` a ``vmap``
+over keys uses only the first one.
 """
 
 import zlib

@@ -28,7 +28,8 @@ def make_dataset(
       num_examples: size of the split; ``None`` is an unlimited stream.
 
     Returns:
-      A dataset of ``image`` float32 [L, L, 1] (1 where occupied), ``label`` int32 [] (density number), ``density`` float32 [] (the exact fraction) and
+      A dataset of ``image`` float32 [L, L, 1] (1 where occupied), ``label`` int32 [] (density number), ``density``
+      float32 [] (the exact fraction) and
       ``spanning`` int32 [] (in either direction).
 
     Raises:

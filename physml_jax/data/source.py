@@ -1,8 +1,11 @@
 """From a dataset to batches: the global batch of any step is a function of (seed, split, step) alone.
 
-Position ``p = step * batch_size + j`` decides row ``j``. In an unlimited stream the example's index is ``p``. A finite split is visited epoch by epoch: epoch ``e``
-uses the permutation drawn from the stream (seed, split, e), so neither a restart nor another number of devices changes which example is where.
-In evaluation the order is that of the split, and the last batch is padded with copies of the last example that carry ``weight`` 0.
+Position ``p = step * batch_size + j`` decides row ``j``. In an unlimited stream the example's index is ``p``. A
+finite split is visited epoch by epoch: epoch ``e``
+uses the permutation drawn from the stream (seed, split, e), so neither a restart nor another number of devices
+changes which example is where.
+In evaluation the order is that of the split, and the last batch is padded with copies of the last example that carry
+``weight`` 0.
 """
 
 import functools
@@ -19,7 +22,14 @@ Read = Callable[[np.ndarray], dict[str, np.ndarray]]  # record numbers [B] -> st
 
 
 def make_source(
-    dataset: Dataset, *, seed: int, split: str, batch_size: int, sharding: jax.sharding.Sharding, shuffle: bool, read: Read | None = None
+    dataset: Dataset,
+    *,
+    seed: int,
+    split: str,
+    batch_size: int,
+    sharding: jax.sharding.Sharding,
+    shuffle: bool,
+    read: Read | None = None,
 ) -> Source:
     """Batches of a dataset.
 
@@ -36,7 +46,8 @@ def make_source(
       A source whose batches hold ``index`` and ``weight`` beside the keys of the dataset.
 
     Raises:
-      ValueError: if the split is empty, unlimited where an end is needed, or the batch does not divide over the devices.
+      ValueError: if the split is empty, unlimited where an end is needed, or the batch does not divide over the
+        devices.
     """
     size = dataset.num_examples
     if size is not None and size < 1:
@@ -50,7 +61,9 @@ def make_source(
     try:
         sharding.shard_shape((batch_size,))
     except ValueError:
-        raise ValueError(f"data.batch_size: expected a multiple of the {sharding.num_devices} devices, got {batch_size}") from None
+        raise ValueError(
+            f"data.batch_size: expected a multiple of the {sharding.num_devices} devices, got {batch_size}"
+        ) from None
 
     shape = jax.ShapeDtypeStruct
     extra = {"index": shape((), jnp.int32), "weight": shape((), jnp.float32)}
@@ -101,5 +114,3 @@ def make_source(
         return {**{k: place(functools.partial(stored, k), spec[k]) for k in dataset.spec}, **rows}
 
     return Source(batch=batch, spec=spec, num_examples=size)
-
-

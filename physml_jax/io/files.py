@@ -23,12 +23,15 @@ def cache_dir(*parts: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(f"cannot create the cache folder {path} ({error.strerror}); set PHYSML_CACHE to a writable folder") from error
+        raise OSError(
+            f"cannot create the cache folder {path} ({error.strerror}); set PHYSML_CACHE to a writable folder"
+        ) from error
     return path
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Writes a file so that a reader, or a kill at any moment, finds the old content or the new one and nothing between.
+    """Writes a file so that a reader, or a kill at any moment, finds the old content or the new one and nothing
+    between.
 
     Args:
       path: target; its folder must exist.

@@ -1,6 +1,7 @@
 """Residual networks for images (He et al. 2016), with basic blocks: depths 10, 18 and 34.
 
-Differences from the published network are options with the published value as default: the width, and the stem (7x7 stride 2 with max-pooling, or a
+Differences from the published network are options with the published value as default: the width, and the stem (7x7
+stride 2 with max-pooling, or a
 3x3 stem for small pictures). Convolutions in front of normalisation carry no bias.
 """
 
@@ -71,7 +72,9 @@ class ResNet(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
-def make_model(*, depth: int = 18, num_classes: int = 2, width: int = 64, small_stem: bool = False, dtype: str = "float32") -> nn.Module:
+def make_model(
+    *, depth: int = 18, num_classes: int = 2, width: int = 64, small_stem: bool = False, dtype: str = "float32"
+) -> nn.Module:
     """A residual network that maps [B, H, W, C] to float32 [B, num_classes].
 
     Args:

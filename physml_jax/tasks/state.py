@@ -49,7 +49,8 @@ def apply_gradients(
       grads: gradients, structure of ``state.params``.
       tx: as given to ``create``.
       mutable: new mutable variables; ``None`` keeps the old ones.
-      ema_decay: as given to ``create``. The average follows min(decay, (1 + n) / (10 + n)) after n steps, so that the first steps do not weigh for ever.
+      ema_decay: as given to ``create``. The average follows min(decay, (1 + n) / (10 + n)) after n steps, so that
+        the first steps do not weigh for ever.
     """
     if isinstance(tx, Mapping):
         moved = {k: t.update(grads[k], state.opt[k], state.params[k]) for k, t in tx.items()}

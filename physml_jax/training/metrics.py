@@ -41,7 +41,9 @@ def evaluator(task: Task, seed: int) -> Callable[[TrainState, Source], dict[str,
     return evaluate
 
 
-def collect(task: Task, state: TrainState, source: Source, seed: int, *, limit: int | None = None) -> tuple[dict, dict, dict]:
+def collect(
+    task: Task, state: TrainState, source: Source, seed: int, *, limit: int | None = None
+) -> tuple[dict, dict, dict]:
     """Examples, predictions and scores of a finite source as NumPy arrays [N, ...] without the padding.
 
     Args:

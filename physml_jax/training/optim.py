@@ -12,11 +12,14 @@ from physml_jax.core.resolve import check_kwargs
 SCHEDULES = ("constant", "cosine", "linear", "hold_then_linear", "step")
 
 
-def make_schedule(name: str, learning_rate: float, num_steps: int, *, warmup_steps: int = 0, **kwargs: Any) -> optax.Schedule:
+def make_schedule(
+    name: str, learning_rate: float, num_steps: int, *, warmup_steps: int = 0, **kwargs: Any
+) -> optax.Schedule:
     """A learning-rate schedule over the whole run.
 
     Args:
-      name: ``constant``; ``cosine`` (to 0 at the end); ``linear`` (to 0 at the end); ``hold_then_linear`` (constant for the share ``hold``, default 0.5, then
+      name: ``constant``; ``cosine`` (to 0 at the end); ``linear`` (to 0 at the end); ``hold_then_linear`` (constant
+        for the share ``hold``, default 0.5, then
         linearly to 0, the pix2pix schedule); ``step`` (times ``factor`` every ``every`` steps).
       learning_rate: value at the start, after the warm-up.
       num_steps: length of the run.
@@ -43,7 +46,9 @@ def make_schedule(name: str, learning_rate: float, num_steps: int, *, warmup_ste
     except TypeError as error:
         raise ValueError(f"optim.schedule: {error}") from None
     if warmup_steps:
-        schedule = optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), schedule], [warmup_steps])
+        schedule = optax.join_schedules(
+            [optax.linear_schedule(0.0, learning_rate, warmup_steps), schedule], [warmup_steps]
+        )
     return schedule
 
 
@@ -51,7 +56,8 @@ def make_optimizer(optim: Mapping[str, Any], num_steps: int) -> optax.GradientTr
     """The optimizer that ``config.optim`` describes.
 
     Args:
-      optim: ``name`` (an optax optimizer such as ``adam``), ``learning_rate``, ``kwargs`` (its other arguments), ``schedule`` (``name`` and options) and
+      optim: ``name`` (an optax optimizer such as ``adam``), ``learning_rate``, ``kwargs`` (its other arguments),
+        ``schedule`` (``name`` and options) and
         ``clip_norm`` (global gradient norm, 0 for none).
       num_steps: length of the run.
 

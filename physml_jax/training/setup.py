@@ -1,7 +1,7 @@
 """``build(config)``: the one place where names of a config become functions."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +9,15 @@ import jax
 from physml_jax.core.resolve import check_kwargs, factory
 from physml_jax.training.optim import make_optimizer
 from physml_jax.training.sharding import over_batch
-from physml_jax.typing import Dataset, Report, Run, Source, Task
+from physml_jax.typing import Dataset, Recipe, Report, Run, Source, Task
 
-#: Splits that every experiment has. ``reference`` is the training split once through, in order: baselines are fitted on it.
+#: Splits that every experiment has. ``reference`` is the training split once through, in order: baselines are fitted
+# on it.
 SPLITS = ("train", "validation", "test")
+
+
+#: Sections that a config must have; ``configs/base.py`` explains them.
+SECTIONS = ("seed", "data", "model", "discriminator", "task", "optim", "train", "report")
 
 
 class Experiment(NamedTuple):
@@ -51,19 +56,20 @@ def build(config: Mapping[str, Any]) -> Experiment:
       ValueError: for a missing key, an unknown name or an unknown keyword; the message lists what exists.
     """
     config = plain(config)
-    missing = [k for k in ("seed", "data", "model", "discriminator", "task", "optim", "train", "report") if k not in config]
+    missing = [k for k in SECTIONS if k not in config]
     if missing:
         raise ValueError(f"config: missing {', '.join(missing)}; start from configs/base.py")
 
     data = config["data"]
     make_dataset = _checked("data", data["name"], data["kwargs"])
     check_kwargs("data.eval_kwargs", make_dataset, data["eval_kwargs"])
-    datasets = {s: make_dataset(split=s, **data["kwargs"], **({} if s == "train" else data["eval_kwargs"])) for s in SPLITS}
+    datasets = {s: make_dataset(split=s, **_settings(data, s)) for s in SPLITS}
 
     models = {}
     for role in ("model", "discriminator"):
         if config[role]["name"]:
-            models[role] = _checked("model", config[role]["name"], config[role]["kwargs"], where=role)(**config[role]["kwargs"])
+            kwargs = config[role]["kwargs"]
+            models[role] = _checked("model", config[role]["name"], kwargs, where=role)(**kwargs)
 
     make_task = _checked("task", config["task"]["name"], config["task"]["kwargs"])
     tx = make_optimizer(config["optim"], config["train"]["num_steps"])
@@ -72,7 +78,9 @@ def build(config: Mapping[str, Any]) -> Experiment:
     return Experiment(config=config, task=task, datasets=datasets, report=report)
 
 
-def open_sources(experiment: Experiment, mesh: jax.sharding.Mesh, *, progress: Callable[[int, int, str], None] | None = None) -> dict[str, Source]:
+def open_sources(
+    experiment: Experiment, mesh: jax.sharding.Mesh, *, progress: Callable[[int, int, str], None] | None = None
+) -> dict[str, Source]:
     """Sources of batches for every split, and ``reference``; stored data are generated first if the cache lacks them.
 
     Args:
@@ -112,37 +120,57 @@ def open_sources(experiment: Experiment, mesh: jax.sharding.Mesh, *, progress: C
     return sources
 
 
-def stored_path(experiment: Experiment, split: str, *, progress: Callable[[int, int, str], None] | None = None) -> Path | None:
-    """The folder of a split's stored records, built if the cache lacks it; ``None`` where rows are simulated on the fly."""
-    kind, dataset = experiment.config["data"]["source"], experiment.datasets[split]
-    if kind == "simulate":
+def recipe(experiment: Experiment, split: str) -> Recipe | None:
+    """How the stored records of a split are made; ``None`` where rows are simulated on the fly.
+
+    Raises:
+      ValueError: if the config's ``data.source`` does not fit the dataset.
+    """
+    data, dataset = experiment.config["data"], experiment.datasets[split]
+    if data["source"] not in ("simulate", "stored"):
+        raise ValueError(f"data.source: expected 'simulate' or 'stored', got {data['source']!r}")
+    if data["source"] == "simulate":
         return None
-    if kind != "stored":
-        raise ValueError(f"data.source: expected 'simulate' or 'stored', got {kind!r}")
-    from physml_jax.data import store
-
-    return store.build(_recipe(experiment, split, dataset), progress=progress)
-
-
-def _recipe(experiment, split, dataset):
     if dataset.recipe is not None:
         return dataset.recipe
+    if dataset.num_examples is None:
+        raise ValueError(f"data.source: the split {split!r} is unlimited and cannot be stored; set num_examples")
     from physml_jax.data import store
 
-    if dataset.num_examples is None:
-        raise ValueError(f"data.source: the split {split!r} is unlimited and cannot be stored; set num_examples or source='simulate'")
-    data = experiment.config["data"]
-    settings = {**data["kwargs"], **({} if split == "train" else data["eval_kwargs"])}
-    return store.recipe_from_samples(dataset, name=data["name"], config=settings, seed=experiment.config["seed"], split=split)
+    settings, seed = _settings(data, split), experiment.config["seed"]
+    return store.recipe_from_samples(dataset, name=data["name"], config=settings, seed=seed, split=split)
+
+
+def recipes(experiment: Experiment) -> list[Recipe]:
+    """The recipes of all splits, each one once (splits may share one)."""
+    found: dict[str, Recipe] = {}
+    for split in SPLITS:
+        if (one := recipe(experiment, split)) is not None:
+            found.setdefault(one.name + json.dumps(plain(one.config), sort_keys=True, default=str), one)
+    return list(found.values())
+
+
+def labels(experiment: Experiment, split: str) -> list[str]:
+    """Short texts for the examples of a split, for tables and figures; empty if the dataset has none."""
+    dataset = experiment.datasets[split]
+    if dataset.recipe is None or not dataset.recipe.labels:
+        return []
+    rows = range(dataset.num_examples) if dataset.rows is None else dataset.rows
+    return [dataset.recipe.labels[i] for i in rows]
 
 
 def _reader(experiment, split, progress):
-    path = stored_path(experiment, split, progress=progress)
-    if path is None:
+    made_by = recipe(experiment, split)
+    if made_by is None:
         return None
     from physml_jax.data import store
 
-    return store.open_store(path).read
+    return store.open_store(store.build(made_by, progress=progress)).read
+
+
+def _settings(data, split):
+    """Arguments of ``make_dataset`` for a split; what ``eval_kwargs`` names replaces the common value."""
+    return {**data["kwargs"], **({} if split == "train" else data["eval_kwargs"])}
 
 
 def _checked(kind, name, kwargs, where=None):

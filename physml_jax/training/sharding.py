@@ -13,10 +13,12 @@ from physml_jax.typing import Tree
 def start(*, distributed: bool = False) -> None:
     """Prepares this process; call once, before the first array is made.
 
-    Compiled programs are kept in the cache folder, so a second run of the same command starts at once (``JAX_COMPILATION_CACHE_DIR`` overrides the place).
+    Compiled programs are kept in the cache folder, so a second run of the same command starts at once
+    (``JAX_COMPILATION_CACHE_DIR`` overrides the place).
 
     Args:
-      distributed: connect to the other processes of the job (``jax.distributed``); the addresses come from the cluster's environment.
+      distributed: connect to the other processes of the job (``jax.distributed``); the addresses come from the
+        cluster's environment.
     """
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache_dir("xla")))

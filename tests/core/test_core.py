@@ -32,7 +32,10 @@ def test_bad_seed_is_refused():
 @pytest.mark.parametrize("chunk_size", [1, 3, 4, 7, 100, None])
 def test_chunked_equals_plain(chunk_size, key):
     x = jax.random.normal(key, (7, 5), jnp.float32)
-    fn = lambda row: {"sin": jnp.sin(row), "first": row[0] * 2}
+
+    def fn(row):
+        return {"sin": jnp.sin(row), "first": row[0] * 2}
+
     chex.assert_trees_all_equal(batching.chunked_vmap(fn, chunk_size=chunk_size)(x), jax.vmap(fn)(x))
 
 

@@ -46,7 +46,8 @@ def test_sampling_hits_the_count_exactly():
 
 
 def test_sampling_is_uniform_over_subsets():
-    """Chi-square over all 6 states of two sites out of four; n = 6000 draws; abs(z) < 5 for the standardised statistic."""
+    """Chi-square over all 6 states of two sites out of four; n = 6000 draws; abs(z) < 5 for the standardised
+    statistic."""
     n = 6000
     states = percolation.sample(example_key(1, "x", jnp.arange(n)), jnp.full(n, 2), size=2)
     codes = np.asarray(states).reshape(n, 4) @ [1, 2, 4, 8]
@@ -64,7 +65,9 @@ def test_row_depends_on_its_own_key_only():
     np.testing.assert_array_equal(many[5], one[0])
 
 
-@pytest.mark.parametrize("states", [jnp.zeros((2, 3, 4), bool), jnp.zeros((3, 3), bool), jnp.zeros((1, 3, 3), jnp.int32)])
+@pytest.mark.parametrize(
+    "states", [jnp.zeros((2, 3, 4), bool), jnp.zeros((3, 3), bool), jnp.zeros((1, 3, 3), jnp.int32)]
+)
 def test_bad_states_are_refused(states):
     with pytest.raises(ValueError, match="states: expected bool"):
         percolation.spanning(states)

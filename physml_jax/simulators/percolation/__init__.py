@@ -1,6 +1,7 @@
 """Site percolation on the square lattice: sampling of states and spanning clusters.
 
-Conventions: a state is bool ``[L, L]``, True where a site is occupied; four neighbours; open boundaries; the first axis runs from top to bottom.
+Conventions: a state is bool ``[L, L]``, True where a site is occupied; four neighbours; open boundaries; the first
+axis runs from top to bottom.
 """
 
 from physml_jax.simulators.percolation.sampling import bernoulli, sample

@@ -9,7 +9,8 @@ from physml_jax.typing import Array, Key
 def sample(keys: Key, num_occupied: Array, *, size: int) -> Array:
     """States with exactly ``num_occupied`` occupied sites, uniform over all such states.
 
-    Every site draws 32 random bits and the sites with the smallest draws are occupied. Equal draws are ranked by site number; at L = 100 a state has
+    Every site draws 32 random bits and the sites with the smallest draws are occupied. Equal draws are ranked by
+    site number; at L = 100 a state has
     about 0.01 such pairs, which biases the choice within one pair only.
 
     Args:

@@ -9,7 +9,9 @@ from physml_jax.typing import Array
 
 
 class Spanning(NamedTuple):
-    """Whether a state spans, bool [B] each. ``vertical`` joins the first and the last row, ``horizontal`` the first and the last column."""
+    """Whether a state spans, bool [B] each. ``vertical`` joins the first and the last row, ``horizontal`` the first
+    and the last column.
+    """
 
     vertical: Array
     horizontal: Array
@@ -28,7 +30,8 @@ class Spanning(NamedTuple):
 def spanning(states: Array) -> Spanning:
     """Spanning flags of square lattices with four neighbours and open boundaries.
 
-    A flood starts from all occupied sites of the first row (column) of every state at once and moves one site per pass until no state changes, so the
+    A flood starts from all occupied sites of the first row (column) of every state at once and moves one site per
+    pass until no state changes, so the
     whole batch shares one loop and there is no per-state control flow.
 
     Args:

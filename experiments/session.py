@@ -1,0 +1,185 @@
+"""What the commands of this folder share: work directory, error messages, progress of data generation, the report at
+the end.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # configs/ import each other as configs.<name>
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+
+def define_config():
+    """The flag ``--config``, shared by all commands."""
+    return config_flags.DEFINE_config_file("config", None, "Experiment: configs/<name>.py[:variant].", lock_config=True)
+
+
+def run(main, required=("config",)):
+    """Runs a command: bad input becomes one line and status 1, a stop by a signal its own status, anything else a
+    traceback.
+    """
+
+    def guarded(argv):
+        if len(argv) > 1:
+            sys.exit(f"error: unexpected argument {argv[1]!r}; options are written --name=value")
+        if not flags.FLAGS["verbosity"].present:
+            absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax would tell every move of a checkpoint
+        try:
+            main()
+        except KeyboardInterrupt:
+            sys.exit(_say("stopped; the same command goes on from the last whole piece of work", 130))
+        except Exception as error:
+            if type(error).__name__ == "Interrupted":
+                sys.exit(_say(str(error), error.code))
+            if _ours(error) and not os.environ.get("PHYSML_TRACEBACK"):
+                sys.exit(_say(f"error: {error}", 1))
+            raise
+
+    # A library's note on a missing accelerator or on a flag is no news for a user who runs on what there is.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+    flags.mark_flags_as_required(required)
+    app.run(guarded, flags_parser=_parse)
+
+
+def workdir_of(config_flag, value):
+    """The folder that ``--workdir`` names, or the default one of this config and its options."""
+    from physml_jax.io import workdir
+
+    if value:
+        return Path(value)
+    flag = flags.FLAGS[config_flag.name]
+    path, _, arg = config_flags.get_config_filename(flag).partition(":")
+    return workdir.default_workdir(path, arg, config_flags.get_override_values(flag))
+
+
+@contextlib.contextmanager
+def data_progress():
+    """A ``progress(done, total, text)`` callable that draws a line with the time left."""
+    from physml_jax.io.writers import open_progress
+
+    lines = []
+
+    def progress(done, total, text=""):
+        if not lines:
+            lines.append(open_progress(total, label="data"))
+        lines[0].update(done, text)
+
+    try:
+        yield progress
+    finally:
+        if lines:
+            lines[0].close()
+
+
+def open_sources(experiment, mesh):
+    """Sources of batches; data that the cache lacks are generated with progress on the terminal."""
+    from physml_jax.training import setup
+
+    with data_progress() as progress:
+        return setup.open_sources(experiment, mesh, progress=progress)
+
+
+def report(experiment, sources, state, folder):
+    """Evaluates a trained state, writes metrics, figures and page, and says where to look."""
+    import jax
+    from physml_jax.io.page import write_report
+
+    from physml_jax.training import loop, setup
+
+    start = time.monotonic()
+    split = experiment.config["report"]["split"]
+    print(f"evaluating on the {split} split", flush=True)
+    labels = setup.labels(experiment, split)
+    finished = loop.finished_run(experiment, sources, state, folder, labels=labels)
+    if jax.process_index() != 0:
+        return
+    result = experiment.report([finished])
+    page = write_report(folder, result)
+    for paragraph in result.summary:
+        print(paragraph)
+    print(
+        f"evaluated in {time.monotonic() - start:.0f} s; "
+        f"figures: {folder / 'figures'}; numbers: {folder / 'metrics.json'}"
+    )
+    print(f"open this first: {page}", flush=True)
+
+
+def dry_run(experiment, mesh):
+    """Prints parameters, memory and an estimate of the time, from two steps on zeros, and stops."""
+    import jax
+    import jax.numpy as jnp
+
+    from physml_jax.training import loop
+
+    config = experiment.config
+    shape = jax.ShapeDtypeStruct
+    size = config["data"]["batch_size"]
+    spec = {k: shape((size, *s.shape), s.dtype) for k, s in experiment.datasets["train"].spec.items()}
+    spec |= {"index": shape((size,), jnp.int32), "weight": shape((size,), jnp.float32)}
+    state = jax.eval_shape(lambda: loop.init_state(experiment, spec))
+    steps, examples = config["train"]["num_steps"], experiment.datasets["train"].num_examples
+    print(f"devices: {mesh.size} x {jax.devices()[0].device_kind}")
+    print(f"parameters: {_count(state.params):,}; state: {_gib(state):.3f} GiB; batch of {size}: {_gib(spec):.3f} GiB")
+    if examples:
+        print(f"training examples: {examples:,}; {steps:,} steps are {steps * size / examples:.1f} epochs")
+    state = jax.jit(lambda: loop.init_state(experiment, spec))()
+    batch = {k: jnp.zeros(s.shape, s.dtype) for k, s in spec.items()}
+    start = time.monotonic()
+    step = jax.jit(experiment.task.step, donate_argnums=0).lower(state, batch, jax.random.key(0)).compile()
+    compiled = time.monotonic() - start
+    memory = step.memory_analysis()
+    state, _ = step(state, batch, jax.random.key(0))
+    start = time.monotonic()
+    jax.block_until_ready(step(state, batch, jax.random.key(0)))
+    once = time.monotonic() - start
+    if memory is not None:
+        print(f"memory of a step beside its arguments: {memory.temp_size_in_bytes / 2**30:.3f} GiB")
+    total = f"training: about {steps * once / 60:.1f} min, without data and evaluation"
+    print(f"compilation: {compiled:.1f} s; one step: {once:.3f} s; {total}")
+
+
+def _count(tree):
+    import jax
+
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _gib(tree):
+    import jax
+
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)) / 2**30
+
+
+def _parse(argv):
+    """Flags; an option that the config does not have, or a variant it lacks, is one line and not a traceback."""
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        usage = f"usage: python {argv[0]} --config=configs/<name>.py[:<variant>] [--config.<option>=<value>]"
+        sys.exit(_say(f"error: {error}\n{usage} (--help lists all flags)", 2))
+    except (AttributeError, KeyError, ValueError, TypeError, OSError) as error:
+        message = error.args[0] if error.args else error
+        sys.exit(_say(f"error: {message}", 2))
+
+
+def _ours(error):
+    """Was the error raised by this project's own code, and so written for the user?"""
+    if not isinstance(error, ValueError | OSError | FloatingPointError):
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    return Path(last).resolve().is_relative_to(ROOT) and "site-packages" not in last
+
+
+def _say(text, status):
+    print(text, file=sys.stderr, flush=True)
+    return status
