@@ -25,8 +25,16 @@ CONFIG = "config.json"
 PROVENANCE = "provenance.json"
 LOCK = ".lock"
 
-#: What a later command may change without being another experiment: how long, and how often something is written.
-CADENCES = ("train.num_steps", "train.log_every", "train.eval_every", "train.save_every")
+#: What a later command may change without being another experiment: how long, how often something is written, and the
+#: report, which is made anew from the finished state.
+CADENCES = (
+    "train.num_steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "report",
+)
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
