@@ -1,1 +1,1 @@
-"""One module per dataset, each exporting ``make_dataset``; beside them sources of batches and the store of generated records."""
+"""One module per dataset, each exporting ``make_dataset``; beside them sources of batches and the store of records."""

@@ -1,1 +1,1 @@
-"""Everything that touches the disk: checkpoints, metrics, work directories, crystal files. The rest of the package is pure."""
+"""Everything that touches the disk: checkpoints, metrics, work directories, crystal files. The rest is pure."""
