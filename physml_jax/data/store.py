@@ -196,7 +196,14 @@ def verify(path: Path | str) -> list[str]:
 
 
 def recipe_from_samples(
-    dataset: Dataset, *, name: str, config: Mapping[str, Any], seed: int, split: str, size: int, shard_size: int = 1024
+    dataset: Dataset,
+    *,
+    name: str,
+    config: Mapping[str, Any],
+    seed: int,
+    split: str,
+    size: int | None = None,
+    shard_size: int = 1024,
 ) -> Recipe:
     """The recipe that stores the first rows of a simulated data set.
 
@@ -206,7 +213,7 @@ def recipe_from_samples(
       config: everything beside ``seed``, ``split`` and ``size`` that the rows depend on.
       seed: seed of the rows, as for :func:`physml_jax.core.rng.example_key`.
       split: name of the split, ditto.
-      size: number of records.
+      size: number of records; by default that of the split.
       shard_size: records per shard, and the fixed shape in which they are computed.
 
     Returns:
@@ -218,7 +225,8 @@ def recipe_from_samples(
     """
     if dataset.sample is None:
         raise ValueError(f"dataset: {name!r} has no sample function to take records from")
-    if size < 1 or shard_size < 1:
+    size = dataset.num_examples if size is None else size
+    if size is None or size < 1 or shard_size < 1:
         raise ValueError(f"size, shard_size: expected at least 1, got {size}, {shard_size}")
     sample = jax.jit(lambda indices: dataset.sample(rng.example_key(seed, split, indices), indices))
 
