@@ -1,4 +1,4 @@
-"""From one score per example to a row of a table: mean, median, tail, and an honest interval."""
+"""From one score per example to a row of a table: mean, median, tail, and a bootstrap interval."""
 
 import functools
 from collections.abc import Hashable, Sequence
