@@ -12,6 +12,8 @@ import contextlib
 import gc
 import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 import time
@@ -38,7 +40,7 @@ class Checkpoints(NamedTuple):
       restore: abstract state -> (step, state), or ``None`` if there is no checkpoint. Leaves of the abstract state are
         ``ShapeDtypeStruct`` with the shardings wanted now (the default device where there is none). Reads only;
         damaged steps are removed by the next ``save``.
-      close: waits for the write under way.
+      close: waits for the write under way. A program that ends without it may hang in Orbax' threads.
     """
 
     save: Callable[[int, Tree], None]
@@ -99,6 +101,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
                 lightweight_initialize=True,
             )
             manager = ocp.CheckpointManager(directory, options=options)
+            logging.get_absl_logger().addFilter(_not_from_orbax)
         return manager
 
     def finish(action: Callable[[], Any]) -> None:
@@ -179,9 +182,12 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
         if manager is None:
             return
         closing, manager = manager, None
-        if pending is not None:
-            finish(lambda: closing.wait_until_finished())
-        closing.close()
+        try:
+            if pending is not None:
+                finish(lambda: closing.wait_until_finished())
+        finally:
+            closing.close()
+            logging.get_absl_logger().removeFilter(_not_from_orbax)
 
     return Checkpoints(save=save, restore=restore, close=close)
 
@@ -214,9 +220,16 @@ def _sha256_of_json(meta: Mapping[str, Any]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """One line of an error whose text may fill pages."""
+    """One line of an error whose text may fill pages and name the operating system's reason in the middle."""
     text = " ".join(str(error).split())
+    if found := re.search(r": ([^:\[]+) \[os_error_code=", text):
+        return found[1]
     return f"{type(error).__name__}: {text[:200]}{'...' if len(text) > 200 else ''}"
+
+
+def _not_from_orbax(record: Any) -> bool:
+    """Filter of log records: Orbax tells every move at info level and a failed write in 300 lines, before it raises."""
+    return logging.level_debug() or f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _reraise(error: Exception) -> None:
