@@ -35,10 +35,11 @@ def confusion(matrix: np.ndarray, *, names: Sequence[str] | None = None) -> Any:
     level = n * max(map(len, names)) <= 30  # horizontal labels fit
     with style.styled():
         size = min(style.WIDTH, max(2.9, 1.3 + 0.42 * n))
-        figure = style.new_figure(size + 0.55, 0.86 * size if level else size)
+        figure = style.new_figure(size + 0.9, 0.86 * size if level else size)
         ax = figure.subplots()
         image = ax.imshow(share, cmap=style.COUNT_MAP, vmin=0, vmax=1)
-        bar = figure.colorbar(image, ax=ax, fraction=0.046, pad=0.03)
+        # Attached to the matrix: a bar of its own would push the labels of a square matrix off the figure.
+        bar = figure.colorbar(image, cax=ax.inset_axes([1.04, 0.0, 0.04, 1.0]))
         bar.set_label("share of the true class")
         bar.outline.set_linewidth(0.4)
         step = max(1, n // 16)
