@@ -126,7 +126,7 @@ def finished_run(
     if "reference" in sources:
         reference = scoring.examples(sources["reference"], limit=config["report"]["max_reference"])
     return Run(
-        name=config["task"]["name"],
+        name=f"{config['model']['name']}, {config['task']['name']}",
         config=config,
         history=read_metrics(workdir / METRICS),
         examples=rows,

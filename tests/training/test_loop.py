@@ -52,6 +52,7 @@ def experiment(num_steps=6, *, poison_at=None, on_step=None, keep_best="", check
         "train": {"num_steps": num_steps, "keep_best": keep_best, **cadence},
         "report": {"split": "validation", "max_reference": 9},
         "task": {"name": "toy"},
+        "model": {"name": "line"},
     }
     built = setup.Experiment(config=config, task=task, datasets={}, report=None)
     return built, {"train": train, "validation": validation}
