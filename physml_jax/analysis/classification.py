@@ -113,6 +113,31 @@ def best_threshold(values: np.ndarray, labels: np.ndarray) -> Threshold:
     return Threshold(float(edges[cut]), above, float(right[cut] / len(labels)))
 
 
+def nearest_mean(train_values: np.ndarray, train_labels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The class whose mean of one number is nearest: what that number can know about many classes.
+
+    Args:
+      train_values: float ``[M]``, for instance the density of a lattice.
+      train_labels: int ``[M]``.
+      values: float ``[N]``.
+
+    Returns:
+      Int64 ``[N]``, the lowest class among equals; classes without training examples are never answered.
+
+    Raises:
+      ValueError: if lengths differ, there is no training example, or a value is not finite.
+    """
+    train_values, train_labels = np.asarray(train_values, np.float64), np.asarray(train_labels)
+    values = np.asarray(values, np.float64)
+    if train_values.ndim != 1 or len(train_values) == 0 or train_values.shape != train_labels.shape:
+        raise ValueError(f"train_values: expected {np.size(train_labels)} numbers, got shape {train_values.shape}")
+    if not np.all(np.isfinite(train_values)) or not np.all(np.isfinite(values)):
+        raise ValueError("train_values, values: expected finite numbers")
+    classes, codes = np.unique(train_labels, return_inverse=True)
+    means = np.bincount(codes, weights=train_values) / np.bincount(codes)
+    return classes[np.argmin(np.abs(values[:, None] - means[None, :]), axis=1)].astype(np.int64)
+
+
 def probabilities_from_logits(logits: np.ndarray) -> np.ndarray:
     """Softmax in float64, ``[N, C]``; large logits do not overflow."""
     logits = np.asarray(logits, np.float64)

@@ -37,7 +37,7 @@ def make_report(
     Args:
       label: batch key of the true class; by default the one that the run's task was told to learn, else ``"label"``.
       class_names: text per class; numbers by default.
-      density: batch key of the one number per example that the threshold baseline may look at (two classes only).
+      density: batch key of the one number per example that a baseline may look at, if the examples hold it.
       title: heading.
 
     Returns:
@@ -126,6 +126,9 @@ def _baselines(
         found[f"threshold on {density}"] = _answers(truth, answers, num_classes)
         side = "above" if rule.above else "below"
         notes.append(f"The best rule that sees only the {density} answers class 1 {side} {rule.value:.4f}.")
+    elif density in fitted and density in run.examples:
+        answers = scores.nearest_mean(fitted[density], labels, run.examples[density])
+        found[f"nearest class by mean {density}"] = _answers(truth, answers, num_classes)
     return found, notes
 
 

@@ -55,6 +55,12 @@ def test_best_threshold_against_brute_force():
     assert np.mean(((x > found.value) == found.above) == y) == pytest.approx(expected)
 
 
+def test_nearest_mean():
+    # means 0.15, 0.6 and 0.9 of classes 0, 2 and 5; 0.75 is half-way and goes to the lower class
+    found = c.nearest_mean([0.1, 0.2, 0.5, 0.7, 0.9], [0, 0, 2, 2, 5], [0.0, 0.3, 0.4, 0.75, 2.0])
+    np.testing.assert_array_equal(found, [0, 0, 2, 2, 5])
+
+
 def test_softmax():
     np.testing.assert_allclose(c.probabilities_from_logits([[0.0, np.log(3.0)]]), [[0.25, 0.75]])
     np.testing.assert_allclose(c.probabilities_from_logits([[1e4, 0.0]]), [[1.0, 0.0]])
@@ -70,6 +76,8 @@ def test_softmax():
         (lambda: c.wilson_interval(0, 0), "successes"),
         (lambda: c.majority_class([]), "train_labels"),
         (lambda: c.best_threshold([np.nan], [0]), "values"),
+        (lambda: c.nearest_mean([0.1], [0, 1], [0.2]), "train_values: expected 2 numbers"),
+        (lambda: c.nearest_mean([0.1], [0], [np.nan]), "expected finite"),
     ],
 )
 def test_bad_input(call, match):

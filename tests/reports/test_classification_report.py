@@ -73,6 +73,12 @@ def test_many_classes_and_the_default_label():
     run = Run("net", {}, [], {"label": label}, {"logits": rng.normal(size=(200, 31))}, {}, {"label": label})
     report = classification.make_report()([run])
     assert set(report.figures) == {"confusion"} and list(report.metrics["baselines"]) == ["most_frequent_class"]
+    # A density that gives the class away is a baseline that no network can beat.
+    density = {"density": label / 31.0}
+    run = run._replace(examples=run.examples | density, reference=run.reference | density)
+    report = classification.make_report()([run])
+    assert report.metrics["baselines"]["nearest_class_by_mean_density"]["accuracy"] == 1
+    assert "loses to the best baseline, nearest class by mean density" in report.summary[1]
 
 
 def test_several_runs():
