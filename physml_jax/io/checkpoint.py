@@ -87,6 +87,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
         raise ValueError(f"keep: expected an integer of at least 1, got {keep}")
     directory = Path(directory).absolute()
     manager: ocp.CheckpointManager | None = None
+    stack = contextlib.ExitStack()
     current: int | None = None  # the step that this object has saved or restored last
     damaged: list[int] = []
     pending: int | None = None
@@ -101,7 +102,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
                 lightweight_initialize=True,
             )
             manager = ocp.CheckpointManager(directory, options=options)
-            logging.get_absl_logger().addFilter(_not_from_orbax)
+            stack.enter_context(_quiet_orbax())
         return manager
 
     def finish(action: Callable[[], Any]) -> None:
@@ -111,6 +112,7 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
         try:
             action()
         except Exception as error:
+            _let_stragglers_pass()
             raise OSError(
                 f"could not write checkpoint {step} to {directory}: {_reason(error)}. Earlier "
                 "checkpoints are as they were; make room or choose another workdir, then run the same command again"
@@ -156,11 +158,9 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
         steps = sorted(opened().all_steps(), reverse=True)
         reasons: dict[int, str] = {}
         for step in steps:
-            with _one_error_at_most():
-                state, reason = _read_verified(opened(), directory, step, abstract_state)
-                if reason is not None:
-                    gc.collect()  # abandoned tasks complain when they are collected,
-                    time.sleep(0.2)  # and callbacks that arrive late when they do
+            state, reason = _read_verified(opened(), directory, step, abstract_state)
+            if reason is not None:
+                _let_stragglers_pass()
             if _all_processes(reason is None):
                 current = step
                 damaged.extend(reasons)
@@ -182,12 +182,12 @@ def open_checkpoints(directory: str | Path, *, keep: int = 2) -> Checkpoints:
         if manager is None:
             return
         closing, manager = manager, None
-        try:
-            if pending is not None:
-                finish(lambda: closing.wait_until_finished())
-        finally:
-            closing.close()
-            logging.get_absl_logger().removeFilter(_not_from_orbax)
+        with stack:
+            try:
+                if pending is not None:
+                    finish(lambda: closing.wait_until_finished())
+            finally:
+                closing.close()
 
     return Checkpoints(save=save, restore=restore, close=close)
 
@@ -225,11 +225,6 @@ def _reason(error: BaseException) -> str:
     if found := re.search(r": ([^:\[]+) \[os_error_code=", text):
         return found[1]
     return f"{type(error).__name__}: {text[:200]}{'...' if len(text) > 200 else ''}"
-
-
-def _not_from_orbax(record: Any) -> bool:
-    """Filter of log records: Orbax tells every move at info level and a failed write in 300 lines, before it raises."""
-    return logging.level_debug() or f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def _reraise(error: Exception) -> None:
@@ -285,23 +280,40 @@ def _read_verified(
 
 
 @contextlib.contextmanager
-def _one_error_at_most() -> Iterator[None]:
-    """Keeps Orbax quiet about a read that failed; the reason is told once, by the caller.
+def _quiet_orbax() -> Iterator[None]:
+    """Keeps what Orbax prints beside the exceptions that it raises from the terminal.
 
-    When one array cannot be decoded, Orbax ends its event loop while others are still being read. Each of these would
-    print pages of its own: an exception that nobody retrieved, a callback that finds the loop closed.
+    It tells every move at info level, and of a failed read or write hundreds of lines: a traceback per thread that saw
+    it, exceptions that nobody retrieved, and callbacks that find its event loop closed.
     """
-    hook, logger, disabled = sys.unraisablehook, asyncio.log.logger, asyncio.log.logger.disabled
+    folder = f"{os.sep}orbax{os.sep}"
+    hook = sys.unraisablehook
 
     def quiet_hook(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
+        code = getattr(unraisable.object, "cr_code", None)  # of an abandoned coroutine
+        if "Event loop is closed" in str(unraisable.exc_value) or (code and folder in code.co_filename):
+            return
+        hook(unraisable)
 
-    sys.unraisablehook, logger.disabled = quiet_hook, True
+    def own(record: Any) -> bool:
+        return logging.level_debug() or (folder not in record.pathname and folder not in record.getMessage())
+
+    loggers = (logging.get_absl_logger(), asyncio.log.logger)
+    for logger in loggers:
+        logger.addFilter(own)
+    sys.unraisablehook = quiet_hook
     try:
         yield
     finally:
-        sys.unraisablehook, logger.disabled = hook, disabled
+        sys.unraisablehook = hook
+        for logger in loggers:
+            logger.removeFilter(own)
+
+
+def _let_stragglers_pass() -> None:
+    """Waits, after a failure, for what else will complain about it, while it is still kept quiet."""
+    gc.collect()
+    time.sleep(0.2)
 
 
 def _checked_leaves(meta: Any, step: int) -> dict[str, dict[str, Any]]:
