@@ -69,7 +69,7 @@ def make_report(
             confusion.confusion(models[names[0]].matrix, names=list(class_names) or None),
             f"Confusion matrix of {names[0]}: rows are true classes, columns the answers.",
         )
-        if any("step" in row and len(row) > 2 for row in first.history):
+        if any(set(row) - {"step", "time_s"} for row in first.history):
             figures["training"] = (curves.training_curves(first.history), "Training and validation over the steps.")
         return Report(
             title=f"{title}: {', '.join(names)}",

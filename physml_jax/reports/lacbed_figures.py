@@ -77,7 +77,7 @@ def draw(
         curves.parity(truth, means),
         "Mean intensity of a pattern, predicted against true. R does not see this.",
     )
-    if any("step" in row and len(row) > 2 for row in run.history):
+    if any(set(row) - {"step", "time_s"} for row in run.history):
         found["training"] = (curves.training_curves(run.history), "Training and validation over the optimizer steps.")
     order = np.argsort(r, kind="stable")
     extremes = min(num_extremes, len(r))

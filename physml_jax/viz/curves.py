@@ -91,7 +91,7 @@ def ecdf(
         raise ValueError("scores: expected at least one method")
     low, high = limits or (min(x.min() for x in values.values()), max(1.0, *(x.max() for x in values.values())))
     with style.styled():
-        figure = style.new_figure(style.WIDTH * 0.62, 3.1)
+        figure = style.new_figure(style.WIDTH * 0.62, 2.6 + 0.17 * len(values))
         ax = figure.subplots()
         for i, (name, x) in enumerate(values.items()):
             x = np.sort(x)
@@ -112,7 +112,7 @@ def ecdf(
             ax.text(threshold, 1.01, f"{threshold:g}", ha="center", va="bottom", color=style.GREY, fontsize=7)
         span = high - low or 1.0
         ax.set(xlim=(low - 0.02 * span, high + 0.005 * span), ylim=(0, 1), xlabel=label, ylabel="share of examples")
-        figure.legend(loc="outside upper center", ncols=2)
+        figure.legend(loc="outside upper left")
         return figure
 
 

@@ -61,8 +61,8 @@ def scores_by_group(
             values = np.sort(scores[groups == k])
             # A fixed low-discrepancy spread: the same picture every time, and no two dots of a group in one column.
             spread = (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.56 if len(values) > 1 else [0.0]
-            top.scatter(i + np.asarray(spread), values, s=7, color=style.COLOURS[0], alpha=0.45, linewidths=0)
-            top.plot([i - 0.34, i + 0.34], [np.median(values)] * 2, color="black", linewidth=1.6)
+            top.scatter(i + np.asarray(spread), values, s=7, color=style.COLOURS[0], alpha=0.45, linewidths=0, zorder=3)
+            top.plot([i - 0.34, i + 0.34], [np.median(values)] * 2, color="black", linewidth=1.6, zorder=2)
             if reference is not None:
                 median = np.median(np.asarray(reference)[groups == k])
                 top.plot(

@@ -118,6 +118,7 @@ def test_ecdf_values():
     np.testing.assert_allclose(line.get_ydata(), [0, 0.25, 0.5, 0.75, 1, 1])
     assert len(ax.get_lines()) == 3  # two curves and the threshold
     drawn(figure)
+    drawn(curves.ecdf({f"a method with a very long name, number {i}": np.array([0.5, 0.9]) for i in range(6)}))
     with pytest.raises(ValueError, match=r"scores\['model'\]"):
         curves.ecdf({"model": np.array([np.nan])})
     with pytest.raises(ValueError, match="at least one method"):
@@ -129,7 +130,7 @@ def test_parity():
     figure = curves.parity(truth, {"network": truth + 0.1, "constant": np.full(20, 0.3)})
     assert "0.1)" in figure.axes[0].get_legend_handles_labels()[1][0]
     drawn(figure)
-    drawn(curves.parity(np.ones(3), {"network": np.ones(3)}))
+    drawn(curves.parity(np.ones(3), {"network": np.ones(3), "few-beam Bloch waves, 21 beams": np.zeros(3)}))
     with pytest.raises(ValueError, match="expected 20 values"):
         curves.parity(truth, {"network": truth[:3]})
 
