@@ -128,6 +128,7 @@ def open_progress(
     # The rate of the last minute forgets the compilation at the start.
     recent: collections.deque[tuple[float, int]] = collections.deque()
     last_shown = -math.inf
+    unseen = False
     last_text = ""
     last_done: int | None = None
     ended = False
@@ -152,8 +153,8 @@ def open_progress(
         return ", ".join(parts) + (f" | {last_text}" if last_text else "")
 
     def draw(done: int, now: float) -> None:
-        nonlocal last_shown
-        last_shown = now
+        nonlocal last_shown, unseen
+        last_shown, unseen = now, False
         if terminal:
             width = max(20, shutil.get_terminal_size().columns - 1)
             show("\r" + line(done, now)[:width].ljust(width), "")
@@ -161,11 +162,11 @@ def open_progress(
             show(line(done, now), "\n")
 
     def update(done: int, text: str = "") -> None:
-        nonlocal last_text, last_done
+        nonlocal last_text, last_done, unseen
         if not alive or ended:
             return
         now = time.monotonic()
-        last_text, last_done = text or last_text, int(done)
+        last_text, last_done, unseen = text or last_text, int(done), True
         if not recent or now - recent[-1][0] >= 0.1:
             recent.append((now, last_done))
         while len(recent) > 2 and now - recent[1][0] > 60:
@@ -176,7 +177,8 @@ def open_progress(
     def close() -> None:
         nonlocal ended
         if alive and not ended and last_done is not None:
-            draw(last_done, time.monotonic())
+            if unseen:
+                draw(last_done, time.monotonic())
             if terminal:
                 show("", "\n")
         ended = True

@@ -106,6 +106,14 @@ def test_progress_elsewhere_is_a_line_now_and_then(monkeypatch):
     assert lines[-1].startswith("patterns 100/100 (100%)")
 
 
+def test_the_last_line_is_not_repeated():
+    stream = io.StringIO()
+    progress = writers.open_progress(8, label="train", stream=stream)
+    progress.update(8)
+    progress.close()
+    assert stream.getvalue() == "train 8/8 (100%), 0:00 spent\n"
+
+
 def test_rate_forgets_the_compilation(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(writers.time, "monotonic", lambda: now[0])
