@@ -370,6 +370,8 @@ def _origin(block: cif.Block, text: str) -> tuple[str, str]:
     """Licence and database entry, where the file states them."""
     entries = (("COD", "_cod_database_code"), ("COD", "_database_code_COD"), ("ICSD", "_database_code_ICSD"))
     source = next((f"{n} {_first(block, (tag,))}" for n, tag in entries if _first(block, (tag,))), "")
+    if not source and re.fullmatch(r"\d{7}", block.name) and "Crystallography Open Database" in text:
+        source = f"COD {block.name}"
     if "public domain" in text:
         return "public domain", source
     return ("CC0", source) if source.startswith("COD") else ("", source)
