@@ -164,6 +164,26 @@ def test_stopped_runs_say_so_and_end_like_an_uninterrupted_one(run_and_kill, run
     assert result(workdir) == reference
 
 
+@pytest.mark.slow
+def test_a_run_moves_to_other_numbers_of_devices(run_and_kill, run_command, reference, tmp_path):
+    """Begun on four devices, stopped, continued on two, killed, finished on one; sums differ in their last bits."""
+    workdir = tmp_path / "run"
+
+    def on(num_devices):
+        return ENV | {"XLA_FLAGS": f"{ENV['XLA_FLAGS']} --xla_force_host_platform_device_count={num_devices}"}
+
+    first = when_saved(workdir, 10, signum=signal.SIGTERM)
+    assert run_and_kill(train(workdir), seed=0, env=on(4), **first).returncode == 143
+    assert run_and_kill(train(workdir), seed=1, env=on(2), **when_saved(workdir, "[4-9]0")).killed
+    assert run_command(train(workdir), env=on(1)).returncode == 0
+    starts = json.loads((workdir / "provenance.json").read_text())["starts"]
+    assert [s["device"]["count"] for s in starts] == [4, 2, 1]
+    rows, expected = result(workdir)[2], reference[2]
+    assert [row["step"] for row in rows] == [row["step"] for row in expected]
+    for row, other in zip(rows, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+
+
 @pytest.fixture
 def copied(finished, reference, tmp_path):
     """A finished run that a test may spoil."""
