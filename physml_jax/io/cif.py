@@ -140,7 +140,10 @@ def _structure_block(text: str) -> cif.Block:
     try:
         document = cif.read_string(text)
     except (ValueError, RuntimeError) as error:
-        raise ValueError(f"not a CIF file ({str(error).splitlines()[0]})") from None
+        reason = re.sub(
+            r"^string:(?:(\d+):\d+\(\d+\):)?", lambda m: f"line {m[1]}:" if m[1] else "", str(error).splitlines()[0]
+        )
+        raise ValueError(f"not a CIF file ({reason.strip()})") from None
     blocks = list(document)
     if not blocks:
         raise ValueError("not a CIF file (no data block)")
@@ -182,6 +185,8 @@ def _numbers(block: cif.Block, tag: str, n: int) -> np.ndarray:
 def _atoms(block: cif.Block, default_b_iso: float) -> dict[str, np.ndarray]:
     """Columns of the atom list as arrays named like the arguments of ``from_asymmetric_unit``."""
     n = len(block.find_values("_atom_site_fract_x"))
+    if n == 0:
+        raise ValueError("no atom sites (_atom_site_fract_x has no values)")
     positions = np.stack([_numbers(block, f"_atom_site_fract_{x}", n) for x in "xyz"], axis=1)
     symbols, labels = _column(block, "_atom_site_type_symbol", n), _column(block, "_atom_site_label", n)
     occupancies = _numbers(block, "_atom_site_occupancy", n)
