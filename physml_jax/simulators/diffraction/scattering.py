@@ -80,7 +80,7 @@ def form_factors(numbers: Array, g: Array, *, table: str = "kirkland") -> Array:
     Example:
       >>> f = form_factors(jnp.array([14]), jnp.array([0.0]))
       >>> round(float(f[0, 0]), 2)
-      5.83
+      5.81
     """
     check_elements(numbers, table=table)
     g = jnp.asarray(g)
