@@ -47,12 +47,15 @@ CONFIGS = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not i
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_model(tmp_path_factory):
-    """Puts the module ``own.flat`` where the programs under test find it."""
+def surroundings(tmp_path_factory):
+    """Puts the module ``own.flat`` where the programs under test find it, and gives them a cache of programs of
+    their own: JAX does not write its cache atomically, and a torn entry would warn for ever.
+    """
     folder = tmp_path_factory.mktemp("modules")
     (folder / "own").mkdir()
     (folder / "own" / "flat.py").write_text(MODEL)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder / "xla"))
         patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]))
         yield
 
