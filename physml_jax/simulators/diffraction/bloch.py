@@ -320,6 +320,8 @@ def lacbed(
         form_factors=form_factors,
         check=num_checks > 0,
     )
+    if num_strong is not None and num_strong < 1:
+        raise ValueError(f"num_strong: expected None or an integer of at least 1, got {num_strong!r}")
     needed = memory_gb(len(zone.pool), zone.kind, num_strong=num_strong, dtype=dtype)
     if needed > max_memory_gb:
         raise ValueError(

@@ -12,8 +12,8 @@ from physml_jax.simulators.diffraction import beams, chebyshev, scattering
 from physml_jax.simulators.diffraction import crystal as geometry
 from physml_jax.simulators.diffraction.crystal import Crystal
 
-#: Radius of the pool of beams, 1/angstrom, at which bright fields of usual crystals are converged to about 1e-2.
-MAX_G = 2.75
+#: Radius of the pool of beams, 1/angstrom: for heavy elements in small cells (2.75 leaves 0.16 in tungsten).
+MAX_G = 4.0
 #: The pool of the convergence check is wider by this factor.
 CHECK_FACTOR = 1.25
 #: Tilts of one tile: small enough that the states of a few hundred beams stay in a processor's cache.
