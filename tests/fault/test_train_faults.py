@@ -249,7 +249,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(run_command,
 
 
 def test_a_full_disk_stops_the_run_with_one_error(run_command, limit_file_size, tmp_path):
-    outcome = run_command(limit_file_size(train(tmp_path / "run"), 15_000), env=ENV)
+    # One kernel alone has 4096 bytes; how many arrays Orbax puts into one file depends on the moment.
+    outcome = run_command(limit_file_size(train(tmp_path / "run"), 3500), env=ENV)
     assert outcome.returncode == 1
     assert "error: could not write checkpoint 10" in outcome.output, outcome.output
     assert "Traceback" not in outcome.output
