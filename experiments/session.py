@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # configs/ import each other as configs.<name>
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 
@@ -32,8 +31,6 @@ def run(main, required=("config",)):
     def guarded(argv):
         if len(argv) > 1:
             sys.exit(f"error: unexpected argument {argv[1]!r}; options are written --name=value")
-        if not flags.FLAGS["verbosity"].present:
-            absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax would tell every move of a checkpoint
         try:
             main()
         except KeyboardInterrupt:

@@ -76,11 +76,11 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
         stack.callback(progress.close)
         stop = stack.enter_context(_Signals())
         evaluate = scoring.evaluator(task, seed)
-        train_step = _make_step(task)
+        train_step = _make_step(task, mesh)
         keep_best = jax.jit(_keep_best)
-        bad_step = jnp.full((), -1, jnp.int32)
+        bad_step = jax.device_put(np.int32(-1), replicated(mesh))
         text = ""
-        progress.update(step)
+        progress.update(step, "finished already" if step >= options["num_steps"] else "")
         while step < options["num_steps"]:
             batch = sources["train"].batch(step)
             state, bad_step, values = train_step(state, bad_step, batch, step_key(seed, "train", step))
@@ -165,7 +165,12 @@ def _abstract_state(experiment, source, mesh):
 def _restore_or_init(experiment, source, mesh, checkpoints):
     restored = checkpoints.restore(_abstract_state(experiment, source, mesh))
     if restored is None:
-        return jax.jit(lambda: init_state(experiment, source.spec), out_shardings=replicated(mesh))()
+        # Random initialisers are long programs that run once: optimising them costs ten times what it saves.
+        quick = {"xla_backend_optimization_level": "0"}
+        init = jax.jit(
+            lambda: init_state(experiment, source.spec), out_shardings=replicated(mesh), compiler_options=quick
+        )
+        return init()
     # The step donates its state, and a restored array may share its memory with Orbax' buffers: copy once.
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=replicated(mesh))(restored[1])
 
@@ -175,9 +180,11 @@ def _ignore(step, row):
     del step, row
 
 
-def _make_step(task):
-    """The jitted step; it also keeps the number of the first step whose loss was not finite (-1 for none), without a
-    host round trip.
+def _make_step(task, mesh):
+    """The jitted step (state, bad_step, batch, key) -> (state, bad_step, metrics); the state is donated.
+
+    ``bad_step`` is the number of the first step whose loss was not finite, -1 for none: kept on the device, so that
+    looking for it costs no round trip per step. Layouts are stated, or the second call would compile again.
     """
 
     def step(state, bad_step, batch, key):
@@ -185,7 +192,7 @@ def _make_step(task):
         bad = (bad_step < 0) & ~jnp.isfinite(values["loss"])
         return new, jnp.where(bad, new.step, bad_step).astype(jnp.int32), values
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
 def _raise_if_bad(bad_step):

@@ -80,6 +80,15 @@ def test_every_step_is_taken_once(tmp_path):
     np.testing.assert_allclose(state.params["w"], closed_form(6), rtol=1e-6)
 
 
+def test_the_step_is_compiled_once(tmp_path, monkeypatch):
+    made = []
+    make = loop._make_step
+    monkeypatch.setattr(loop, "_make_step", lambda *args: made.append(make(*args)) or made[-1])
+    run(tmp_path, num_steps=3)
+    run(tmp_path, num_steps=6)
+    assert [step._cache_size() for step in made] == [1, 1]
+
+
 def test_rows_have_the_step_that_they_describe(tmp_path):
     run(tmp_path)
     rows = without_times(tmp_path)
