@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # configs/ import each other as configs.<name>
 
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 
@@ -31,6 +32,8 @@ def run(main, required=("config",)):
     def guarded(argv):
         if len(argv) > 1:
             sys.exit(f"error: unexpected argument {argv[1]!r}; options are written --name=value")
+        if not flags.FLAGS["verbosity"].present:
+            absl_logging.set_verbosity(absl_logging.WARNING)  # libraries would tell every file they open
         try:
             main()
         except KeyboardInterrupt:
@@ -89,8 +92,8 @@ def open_sources(experiment, mesh):
 def report(experiment, sources, state, folder):
     """Evaluates a trained state, writes metrics, figures and page, and says where to look."""
     import jax
-    from physml_jax.io.page import write_report
 
+    from physml_jax.io.page import write_report
     from physml_jax.training import loop, setup
 
     start = time.monotonic()
