@@ -1,4 +1,4 @@
-"""Executes every notebook from nothing and fails on the first error; the notebooks in the repository keep no outputs."""
+"""Executes every notebook from nothing and fails on the first error; those in the repository keep no outputs."""
 
 import sys
 from pathlib import Path
