@@ -49,11 +49,9 @@ def zero_layer(crystal: Crystal, zone_axis: tuple[int, int, int]) -> ZeroLayer:
     if axis.shape != (3,) or not np.any(axis) or not np.all(axis == np.round(axis)):
         raise ValueError(f"zone_axis: expected three integers, not all zero, got {zone_axis!r}")
     axis = axis.astype(int) // int(np.gcd.reduce(np.abs(axis.astype(int))))
-    with jax.enable_x64(True):
-        cell = np.asarray(crystal.cell, np.float64)
-        direct = np.asarray(geometry.lattice_vectors(cell))
-        reciprocal = np.asarray(geometry.reciprocal_vectors(cell))
-        frame = np.asarray(geometry.beam_frame(cell, axis))
+    with jax.enable_x64(True):  # compiled: operation by operation this would take longer than all the rest
+        vectors = jax.jit(_vectors)(np.asarray(crystal.cell, np.float64), axis.astype(np.float64))
+    direct, reciprocal, frame = (np.asarray(v) for v in vectors)
     rotations, translations = np.asarray(crystal.rotations), np.asarray(crystal.translations, np.float64)
     centring = translations[(rotations == np.eye(3, dtype=int)).all(axis=(1, 2))]
     planar, inversion, shifts = [], None, []
@@ -62,18 +60,27 @@ def zero_layer(crystal: Crystal, zone_axis: tuple[int, int, int]) -> ZeroLayer:
             continue
         in_frame = frame @ direct.T @ rotation @ reciprocal @ frame.T  # reciprocal is the inverse transpose of direct
         block = in_frame[:2, :2]
-        if not np.allclose(block @ block.T, np.eye(2), atol=1e-4):
+        if not _close(block @ block.T, np.eye(2), 1e-4):
             continue  # the cell's metric breaks the operation
-        if np.allclose(block, np.eye(2), atol=1e-6):
+        if _close(block, np.eye(2), 1e-6):
             shifts.append(translation)  # the projection repeats after this translation
-        if inversion is None and np.allclose(block, -np.eye(2), atol=1e-6):
+        if inversion is None and _close(block, -np.eye(2), 1e-6):
             inversion = translation
-        if not any(np.allclose(block, other, atol=1e-6) for other in planar):
+        if not any(_close(block, other, 1e-6) for other in planar):
             planar.append(block)
     lengths = np.linalg.norm(direct, axis=1)
     shortest = float(np.linalg.norm(_shortest_pair(reciprocal, lengths, axis, centring)[0] @ reciprocal))
     hkl = _shortest_pair(reciprocal, lengths, axis, np.array(shifts))
     return ZeroLayer(hkl, shortest, (hkl @ reciprocal @ frame.T)[:, :2], np.array(planar), inversion)
+
+
+def _vectors(cell, axis):
+    return geometry.lattice_vectors(cell), geometry.reciprocal_vectors(cell), geometry.beam_frame(cell, axis)
+
+
+def _close(x: np.ndarray, y: np.ndarray, tolerance: float) -> bool:
+    # np.allclose takes ten times as long, and up to 192 operations are compared several times.
+    return bool(np.abs(x - y).max() <= tolerance)
 
 
 def _shortest_pair(reciprocal, lengths, axis, centring) -> np.ndarray:

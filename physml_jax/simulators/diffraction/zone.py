@@ -104,7 +104,7 @@ def prepare(
         ("real" if is_real else "hermitian") if absorption == 0 else ("symmetric" if is_real else "general")
     )
     with jax.enable_x64(True):
-        volume = float(geometry.volume(np.asarray(crystal.cell, np.float64)))
+        volume = float(jax.jit(geometry.volume)(np.asarray(crystal.cell, np.float64)))
     wave_number = 1.0 / scattering.wavelength(float(voltage_kv))
     u = factors * (scattering.relativistic_factor(float(voltage_kv)) / (np.pi * volume))
     u = (u.real if is_real else u) * (1.0 if absorption == 0 else 1.0 + 1j * absorption) / (2 * wave_number)
