@@ -190,8 +190,20 @@ def _by_matrices(coupling, excitation_errors, thicknesses, entrance, rows, metho
         )
     ):
         raise ValueError('coupling: method "eigh" needs a Hermitian matrix (no absorption); use chebyshev or expm')
-    coupling, s = jnp.asarray(coupling), jnp.asarray(excitation_errors)
-    t = jnp.asarray(thicknesses, s.dtype)
+    s = jnp.asarray(excitation_errors)
+    run = jax.jit(_matrices, static_argnames=("entrance", "rows", "method", "chunk_size"))
+    return run(
+        jnp.asarray(coupling),
+        s,
+        jnp.asarray(thicknesses, s.dtype),
+        entrance=entrance,
+        rows=rows,
+        method=method,
+        chunk_size=chunk_size,
+    )
+
+
+def _matrices(coupling, s, t, *, entrance, rows, method, chunk_size):
     select = np.asarray(rows, np.int32)
 
     def single(row):  # [n] -> [T, R]
@@ -204,4 +216,4 @@ def _by_matrices(coupling, excitation_errors, thicknesses, entrance, rows, metho
         generator = jax.lax.complex(jnp.zeros((), s.dtype), 2 * jnp.pi * t)[:, None, None] * matrix[None]
         return jax.vmap(jax.scipy.linalg.expm)(generator)[:, select, entrance]
 
-    return jnp.swapaxes(jax.jit(chunked_vmap(single, chunk_size=chunk_size))(s), 0, 1)
+    return jnp.swapaxes(chunked_vmap(single, chunk_size=chunk_size)(s), 0, 1)
