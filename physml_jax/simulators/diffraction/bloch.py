@@ -165,7 +165,7 @@ def plan(
     Raises:
       ValueError: as ``lacbed``.
     """
-    dtype = _dtype(dtype)
+    dtype = _checked(dtype, num_strong)
     zone = prepare(
         crystal,
         zone_axis=zone_axis,
@@ -306,7 +306,7 @@ def lacbed(
       ValueError: for settings that make no sense, a reflection outside the zero layer, a crystal whose atoms lack the
         symmetry that it claims, or a calculation beyond the memory; the message has the estimate.
     """
-    dtype = _dtype(dtype)
+    dtype = _checked(dtype, num_strong)
     zone = prepare(
         crystal,
         zone_axis=zone_axis,
@@ -320,8 +320,6 @@ def lacbed(
         form_factors=form_factors,
         check=num_checks > 0,
     )
-    if num_strong is not None and num_strong < 1:
-        raise ValueError(f"num_strong: expected None or an integer of at least 1, got {num_strong!r}")
     needed = memory_gb(len(zone.pool), zone.kind, num_strong=num_strong, dtype=dtype)
     if needed > max_memory_gb:
         raise ValueError(
@@ -356,15 +354,18 @@ def memory_gb(num_beams: int, kind: chebyshev.Kind, *, num_strong: int | None, d
     item = np.dtype(dtype).itemsize * (1 if kind == "real" else 2)
     n = bucket(num_beams if num_strong is None else min(num_strong, num_beams))
     weak = 0 if num_strong is None else min(NUM_WEAK, max(0, num_beams - n))
-    # Places (8 bytes) and values of V, its scaled copies on host and device; the same for strong times weak; states.
+    # Places (8 bytes) and values of V with its scaled copies on host and device; the same for strong times weak; states of
+    # one tile; the grid of differences (four times the beams) and the excitation errors of one tile.
     matrices = n * n * (8 + 6 * item) + 2 * n * weak * (8 + 2 * item)
-    return 1e-9 * (matrices + 12 * n * 256 * item + 64 * num_beams**1.0 * 16)
+    return 1e-9 * (matrices + n * 12 * 256 * item + num_beams * 6000)
 
 
-def _dtype(name: str) -> np.dtype:
-    if name not in TOLERANCE:
-        raise ValueError(f"dtype: expected float32 or float64, got {name!r}")
-    return np.dtype(name)
+def _checked(dtype: str, num_strong: int | None) -> np.dtype:
+    if dtype not in TOLERANCE:
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    if num_strong is not None and num_strong < 1:
+        raise ValueError(f"num_strong: expected None or an integer of at least 1, got {num_strong!r}")
+    return np.dtype(dtype)
 
 
 def _plan_tile(zone: Zone, tilts: np.ndarray, num_strong: int | None, dtype: np.dtype) -> tuple[Tile, np.ndarray]:
