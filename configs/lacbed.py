@@ -2,7 +2,7 @@
 
     python experiments/train.py --config=configs/lacbed.py
 
-Default: the bundled cubic structures with a lattice parameter up to 10 angstrom at 64x64 pixels, 200 kV, 450 angstrom;
+Default: 900 bundled cubic structures with a lattice parameter up to 10 angstrom at 64x64 pixels, 200 kV, 450 angstrom;
 patterns from Bloch waves (kept in the cache folder), a small U-Net generator and a two-scale patch discriminator. Wall
 time and expected score: docs/results.md.
 
@@ -102,14 +102,14 @@ def data(arg: str) -> ml_collections.ConfigDict:
         "absorption": 0.0,
         "max_g": 2.75,
         "min_beams": 400,
-        "tolerance": 0.02,
-        "num_strong": 256,
+        "tolerance": 0.03,
+        "num_strong": 192,
         "few_beams": 21,
         "form_factors": "kirkland",
         "default_b_iso": 0.5,
         "max_lattice_parameter": 10.0,
         "max_beams": 4000,
-        "num_structures": placeholder(int),
+        "num_structures": 900,
         "cif_dir": placeholder(str),
         "include_bundled": True,
         "split_by": "template",
@@ -137,12 +137,16 @@ def data(arg: str) -> ml_collections.ConfigDict:
         c.data.kwargs.num_structures = 12
         c.data.kwargs.max_g = 2.0
         c.data.kwargs.num_strong = 64
+        c.data.kwargs.min_beams = 64
+        c.data.kwargs.tolerance = 1.0
         c.data.kwargs.fractions = (0.5, 0.25, 0.25)
         c.data.kwargs.shard_size = 4
         c.data.batch_size = 4
         c.data.eval_batch_size = 4
     if arg == "paper":
         c.data.kwargs.num_pixels = 128
+        c.data.kwargs.num_strong = 256
+        c.data.kwargs.num_structures = placeholder(int)
         c.data.kwargs.max_lattice_parameter = placeholder(float)
         c.data.kwargs.max_beams = placeholder(int)
         c.data.kwargs.split_by = "random"
