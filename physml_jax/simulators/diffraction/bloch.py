@@ -354,8 +354,8 @@ def memory_gb(num_beams: int, kind: chebyshev.Kind, *, num_strong: int | None, d
     item = np.dtype(dtype).itemsize * (1 if kind == "real" else 2)
     n = bucket(num_beams if num_strong is None else min(num_strong, num_beams))
     weak = 0 if num_strong is None else min(NUM_WEAK, max(0, num_beams - n))
-    # Places (8 bytes) and values of V with its scaled copies on host and device; the same for strong times weak; states of
-    # one tile; the grid of differences (four times the beams) and the excitation errors of one tile.
+    # Places (8 bytes) and values of V with its scaled copies on host and device; the same for strong times weak; states
+    # of one tile; the grid of differences (four times the beams) and the excitation errors of one tile.
     matrices = n * n * (8 + 6 * item) + 2 * n * weak * (8 + 2 * item)
     return 1e-9 * (matrices + n * 12 * 256 * item + num_beams * 6000)
 
