@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 import sys
 import time
 import traceback
@@ -161,15 +162,27 @@ def _gib(tree):
 
 
 def _parse(argv):
-    """Flags; an option that the config does not have, or a variant it lacks, is one line and not a traceback."""
+    """Flags; an option that the config does not have, or a variant that it lacks, is one line and not a traceback."""
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        rest = flags.FLAGS(argv)
+        if flags.FLAGS["config"].present:
+            path = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+            if not Path(path).is_file():
+                raise ValueError(f"--config: there is no file {path}")
+        return rest
+    except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
         usage = f"usage: python {argv[0]} --config=configs/<name>.py[:<variant>] [--config.<option>=<value>]"
-        sys.exit(_say(f"error: {error}\n{usage} (--help lists all flags)", 2))
-    except (AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        message = error.args[0] if error.args else error
-        sys.exit(_say(f"error: {message}", 2))
+        sys.exit(_say(f"error: {_reason(error)}\n{usage} (--help lists all flags)", 2))
+
+
+def _reason(error):
+    """The one line of a loading error that says what is wrong; the flag library wraps it in a traceback."""
+    text = str(error)
+    if isinstance(error, KeyError | AttributeError):  # these quote their message, once or twice
+        text = text.replace("\\n", " ").replace("\\'", "").strip("'\"")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    causes = [line for line in lines if re.match(r"(\w+Error: |\[Errno)", line)]
+    return re.sub(r"^\w+Error: ", "", causes[-1]) if causes else " ".join(lines)
 
 
 def _ours(error):
