@@ -35,6 +35,7 @@ def run(main, required=("config",)):
             sys.exit(f"error: unexpected argument {argv[1]!r}; options are written --name=value")
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)  # libraries would tell every file they open
+        absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         try:
             main()
         except KeyboardInterrupt:
