@@ -30,8 +30,10 @@ def get_config(arg: str = ""):
     c.model.kwargs = {
         "base_features": 16,
         "max_features": 96,
-        "depth": 5,
+        "depth": 4,
         "num_blocks": 2,
+        "patch": 2,
+        "spectrum": 8,
         "out_channels": 1,
         "out_activation": "tanh",
         "dtype": "float32",
@@ -54,7 +56,7 @@ def get_config(arg: str = ""):
         "ema_decay": 0.99,
     }
     c.optim.name = "adam"
-    c.optim.learning_rate = 2e-4
+    c.optim.learning_rate = 1e-3
     c.optim.kwargs = {"b1": 0.5, "b2": 0.999}
     c.optim.schedule = {"name": "hold_then_linear", "hold": 0.5, "warmup_steps": 0}
     c.train.num_steps = 1500
@@ -82,6 +84,7 @@ def get_config(arg: str = ""):
         c.discriminator.kwargs = {"base_features": 64, "num_layers": 3, "num_scales": 2, "dtype": "float32"}
         c.task.kwargs.augment = "none"
         c.task.kwargs.ema_decay = 0.0
+        c.optim.learning_rate = 2e-4
         c.optim.schedule = {"name": "constant", "warmup_steps": 0}
         c.train.num_steps = 100 * 67  # 100 epochs of the bundled structures in batches of 16
         c.train.log_every = 50

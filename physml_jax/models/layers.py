@@ -171,3 +171,17 @@ def double(x: Array) -> Array:
     """Every pixel becomes a 2x2 square: [B, H, W, C] -> [B, 2H, 2W, C]."""
     b, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None], (b, h, 2, w, 2, c)).reshape(b, 2 * h, 2 * w, c)
+
+
+def space_to_depth(x: Array, size: int) -> Array:
+    """Squares of pixels become channels: [B, H, W, C] -> [B, H/size, W/size, size^2 C]."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // size, size, w // size, size, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // size, w // size, size * size * c)
+
+
+def depth_to_space(x: Array, size: int) -> Array:
+    """The inverse of ``space_to_depth``: [B, H, W, size^2 C] -> [B, H size, W size, C]."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, size, size, c // size**2).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h * size, w * size, c // size**2)

@@ -1,11 +1,21 @@
 """A residual U-Net for image-to-image tasks, sized for a CPU, whose blocks know the global statistics of the input."""
 
+import math
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
-from physml_jax.models.layers import Conv, GroupNorm, activation, check_divisible, double
+from physml_jax.models.layers import (
+    Conv,
+    GroupNorm,
+    activation,
+    check_divisible,
+    depth_to_space,
+    double,
+    space_to_depth,
+)
 from physml_jax.typing import Array
 
 
@@ -36,6 +46,8 @@ class UNet(nn.Module):
     max_features: int
     depth: int
     num_blocks: int
+    patch: int
+    spectrum: int
     out_channels: int
     out_activation: str
     dtype: str
@@ -43,7 +55,7 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         del train  # neither dropout nor running statistics
-        check_divisible(inputs, 2**self.depth, f"depth = {self.depth}")
+        check_divisible(inputs, self.patch * 2**self.depth, f"patch = {self.patch}, depth = {self.depth}")
         widths = [min(self.base_features * 2**i, self.max_features) for i in range(self.depth + 1)]
         conv = partial(Conv, dtype=self.dtype)
         values = inputs.astype("float32")
@@ -51,7 +63,9 @@ class UNet(nn.Module):
         statistics = jnp.concatenate([values.mean((1, 2)), spread], axis=-1)
         context = nn.silu(nn.Dense(4 * self.base_features, dtype=self.dtype, name="context")(statistics))
 
-        x = conv(widths[0], name="stem")(inputs.astype(self.dtype))
+        if self.spectrum:
+            values = jnp.concatenate([values, log_spectrum(values[..., :1], self.spectrum)], axis=-1)
+        x = conv(widths[0], name="stem")(space_to_depth(values.astype(self.dtype), self.patch))
         skips = []
         for level in range(self.depth):
             x = Block(widths[level], self.dtype, name=f"down{level + 1}")(x, context)
@@ -64,16 +78,43 @@ class UNet(nn.Module):
             x = double(conv(widths[level], kernel_size=1, padding=0, use_bias=False, name=f"double{level + 1}")(x))
             x = jnp.concatenate([x, skips[level]], axis=-1)
             x = Block(widths[level], self.dtype, name=f"up{level + 1}")(x, context)
-        x = conv(self.out_channels, name="head")(nn.silu(GroupNorm()(x)))
+        x = conv(self.out_channels * self.patch**2, name="head")(nn.silu(GroupNorm()(x)))
+        x = depth_to_space(x, self.patch)
         return activation(self.out_activation)(x.astype("float32"))
+
+
+def log_spectrum(x: Array, orders: int) -> Array:
+    """Magnitudes of the lowest Fourier orders as an image of the same size: log(0.01 + |F|) + 2.
+
+    Args:
+      x: float32 [B, H, W, 1].
+      orders: the orders -orders..orders in both directions are kept; each becomes a rectangle of equal pixels, the
+        column order along the columns, so mirrors and quarter turns of ``x`` do the same to the result.
+
+    Returns:
+      float32 [B, H, W, 1].
+    """
+    waves, places = [], []
+    for n in x.shape[1:3]:
+        phase = 2 * math.pi * np.outer(np.arange(-orders, orders + 1), (np.arange(n) + 0.5) / n)
+        waves.append(jnp.asarray(np.stack([np.cos(phase), np.sin(phase)]) / n, jnp.float32))
+        places.append(np.floor((np.arange(n) + 0.5) / n * (2 * orders + 1)).astype(np.int32))
+    rows = jnp.einsum("bij,chi->bchj", x[..., 0], waves[0])
+    # Products of two cosines and sines: the parts of exp(i (a + b)) = (ca cb - sa sb) + i (ca sb + sa cb).
+    parts = jnp.einsum("bchj,dkj->bcdhk", rows, waves[1])
+    real, imaginary = parts[:, 0, 0] - parts[:, 1, 1], parts[:, 0, 1] + parts[:, 1, 0]
+    magnitude = jnp.sqrt(real**2 + imaginary**2 + 1e-12)
+    return jnp.log(1e-2 + magnitude[:, places[0]][:, :, places[1]])[..., None] + 2.0
 
 
 def make_model(
     *,
-    base_features: int = 16,
+    base_features: int = 24,
     max_features: int = 96,
-    depth: int = 5,
+    depth: int = 4,
     num_blocks: int = 2,
+    patch: int = 2,
+    spectrum: int = 0,
     out_channels: int = 1,
     out_activation: str = "none",
     dtype: str = "float32",
@@ -86,10 +127,16 @@ def make_model(
     the normalisation.
 
     Args:
-      base_features: channels at full size; they double per level.
-      max_features: their upper limit.
-      depth: halvings; height and width must be multiples of 2^depth.
+      base_features: channels at the largest size, a multiple of 8; they double per level.
+      max_features: their upper limit, a multiple of 8.
+      depth: halvings; height and width must be multiples of patch x 2^depth.
       num_blocks: residual blocks at the smallest size.
+      patch: squares of so many pixels become channels in front and pixels again at the end. Most of the cost of a
+        U-Net is at full size: 2 makes a step nearly four times cheaper than 1 and costs little accuracy on patterns
+        that vary smoothly over two pixels.
+      spectrum: if positive, the magnitudes of the Fourier orders -spectrum..spectrum of the first input channel join
+        the input, on a logarithmic scale, drawn over the whole image with order (0, 0) in the middle. For outputs that
+        live in reciprocal space; periodic shifts of the input do not change it.
       out_channels: channels of the output.
       out_activation: ``"none"``, ``"sigmoid"`` or ``"tanh"``.
       dtype: dtype of the computation, ``"float32"`` or ``"bfloat16"``; parameters and output are float32.
@@ -104,4 +151,4 @@ def make_model(
       O. Ronneberger, P. Fischer, T. Brox, MICCAI 2015; E. Perez et al., FiLM, AAAI 2018.
     """
     activation(out_activation)
-    return UNet(base_features, max_features, depth, num_blocks, out_channels, out_activation, dtype)
+    return UNet(base_features, max_features, depth, num_blocks, patch, spectrum, out_channels, out_activation, dtype)

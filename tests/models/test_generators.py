@@ -9,7 +9,7 @@ from physml_jax.models import patch_discriminator, pix2pixhd, unet
 
 SMALL = {
     "pix2pixhd": lambda **kw: pix2pixhd.make_model(base_features=8, num_downsamples=1, num_blocks=1, **kw),
-    "unet": lambda **kw: unet.make_model(base_features=8, max_features=8, depth=2, num_blocks=1, **kw),
+    "unet": lambda **kw: unet.make_model(base_features=8, max_features=8, depth=1, num_blocks=1, spectrum=2, **kw),
 }
 
 
@@ -125,11 +125,31 @@ def test_output_activation_bounds_the_output(activation, low, high):
 
 
 def test_unet_goes_down_to_one_pixel():
-    model = unet.make_model(base_features=8, max_features=8, depth=2, num_blocks=1)
-    x = image(1, 4, 4, 1)
+    model = unet.make_model(base_features=8, max_features=8, depth=1, num_blocks=1)
+    x = image(1, 4, 4, 1)  # two by two squares, then one pixel
     variables = drawn(model, x.shape)
     corner = jax.jit(jax.grad(lambda x: model.apply(variables, x, train=False)[0, 0, 0, 0]))(x)
     assert bool(jnp.isfinite(corner).all()) and float(jnp.abs(corner[0, -1, -1, 0])) > 0
+
+
+def test_spectrum_of_a_single_wave():
+    """2 + 6 cos(2 pi (2 x + y)) has order (0, 0) of size 2 and orders +-(1, 2) of size 3, and nothing else."""
+    y, x = np.meshgrid((np.arange(20) + 0.5) / 20, (np.arange(20) + 0.5) / 20, indexing="ij")
+    wave = jnp.asarray(2 + 6 * np.cos(2 * np.pi * (2 * x + y)), jnp.float32)[None, :, :, None]
+    spectrum = unet.log_spectrum(wave, 2)
+    assert spectrum.shape == (1, 20, 20, 1)
+    orders = np.full((5, 5), np.log(0.01) + 2)  # rows: order along y from -2 to 2, columns: along x
+    orders[2, 2], orders[3, 4], orders[1, 0] = np.log(2.01) + 2, np.log(3.01) + 2, np.log(3.01) + 2
+    np.testing.assert_allclose(spectrum[0, :, :, 0], np.kron(orders, np.ones((4, 4))), atol=1e-3)
+
+
+def test_spectrum_follows_mirrors_and_turns_and_ignores_shifts():
+    x = image(1, 12, 12, 1)
+    spectrum = unet.log_spectrum(x, 3)
+    np.testing.assert_allclose(unet.log_spectrum(jnp.roll(x, (3, 5), (1, 2)), 3), spectrum, atol=1e-4)
+    np.testing.assert_allclose(unet.log_spectrum(x[:, ::-1], 3), spectrum[:, ::-1], atol=1e-4)
+    turned = unet.log_spectrum(jnp.rot90(x, axes=(1, 2)), 3)
+    np.testing.assert_allclose(turned, jnp.rot90(spectrum, axes=(1, 2)), atol=1e-4)
 
 
 def test_unet_of_default_size_is_small():
@@ -155,7 +175,7 @@ def test_conditions_given_as_planes_reach_the_output(model, visible):
     [
         (pix2pixhd.make_model(base_features=4), (1, 40, 32, 1), "num_downsamples = 4"),
         (pix2pixhd.make_model(base_features=4), (1, 16, 16, 1), "leave a single pixel"),
-        (unet.make_model(depth=4), (1, 16, 24, 1), "depth = 4"),
+        (unet.make_model(depth=3, patch=2), (1, 16, 24, 1), "patch = 2, depth = 3"),
     ],
 )
 def test_sizes_that_do_not_fit_are_named(model, shape, message):

@@ -80,3 +80,12 @@ def test_convolution_pads_by_reflection_or_zeros():
 def test_unknown_activation_is_named():
     with pytest.raises(ValueError, match="out_activation.*tanh.*softplus"):
         layers.activation("softplus")
+
+
+def test_squares_of_pixels_become_channels_and_come_back():
+    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+    packed = layers.space_to_depth(x, 2)
+    np.testing.assert_array_equal(packed[0, 0, 1], [2, 3, 6, 7])
+    np.testing.assert_array_equal(layers.depth_to_space(packed, 2), x)
+    y = image(2, 3, 2, 12)
+    np.testing.assert_array_equal(layers.space_to_depth(layers.depth_to_space(y, 2), 2), y)
