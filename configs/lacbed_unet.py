@@ -40,6 +40,8 @@ def get_config(arg: str = ""):
     c.optim.schedule = {"name": "cosine", "warmup_steps": 0 if arg == "smoke" else 50}
     c.optim.clip_norm = 1.0
     c.train.update(cgan.train)
+    if arg == "":
+        c.train.num_steps = 1500
     if arg == "paper":
         c.model.kwargs.base_features = 64
         c.model.kwargs.max_features = 512
