@@ -1,1 +1,4 @@
-"""Pure-function simulators: keys and arrays in, arrays out. They import jax and numpy and nothing of the rest of the package but ``core`` and ``typing``."""
+"""Pure-function simulators: keys and arrays in, arrays out.
+
+They import jax and numpy, and of the rest of the package only ``core`` and ``typing``.
+"""

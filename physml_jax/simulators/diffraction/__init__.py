@@ -1,1 +1,1 @@
-"""Electron diffraction by crystals: from cell, sites and symmetry to structure factors, projected potentials and Bloch waves."""
+"""Electron diffraction by crystals: cell, sites and symmetry to structure factors, potentials and Bloch waves."""
