@@ -51,6 +51,7 @@ def get_config(arg: str = ""):
         "zncc_loss": 5.0,
         "discriminator_rate": 1.0,
         "augment": "dihedral",
+        "symmetry": "c2v",
         "input_scale": {"potential": (0.0, 30.0), "log_a": (1.7, 0.4)},
         "target_scale": (0.5, 0.5),
         "ema_decay": 0.99,
@@ -83,6 +84,7 @@ def get_config(arg: str = ""):
         }
         c.discriminator.kwargs = {"base_features": 64, "num_layers": 3, "num_scales": 2, "dtype": "float32"}
         c.task.kwargs.augment = "none"
+        c.task.kwargs.symmetry = "none"
         c.task.kwargs.zncc_loss = 0.0
         c.task.kwargs.ema_decay = 0.0
         c.optim.learning_rate = 2e-4

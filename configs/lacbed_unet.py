@@ -30,6 +30,7 @@ def get_config(arg: str = ""):
         "huber_weight": 10.0,
         "huber_delta": 0.1,
         "augment": "dihedral",
+        "symmetry": "c2v",
         "input_scale": cgan.task.kwargs.input_scale,
         "target_scale": (0.0, 1.0),
         "ema_decay": 0.99,

@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from physml_jax.analysis.zncc import r_index, zncc
 from physml_jax.tasks.augmentation import augment as transform
-from physml_jax.tasks.augmentation import check_group
+from physml_jax.tasks.augmentation import check_group, symmetrise
 from physml_jax.tasks.images import INPUT_SCALE, check_scale, image_scores, network_inputs
 from physml_jax.tasks.state import apply_gradients, create, evaluation_variables
 from physml_jax.typing import Array, Task
@@ -58,6 +58,7 @@ def make_task(
     zncc_loss: float = 0.0,
     discriminator_rate: float = 1.0,
     augment: str = "none",
+    symmetry: str = "none",
     input_scale: Mapping[str, Sequence[float]] = INPUT_SCALE,
     target_scale: Sequence[float] = (0.5, 0.5),
     ema_decay: float = 0.0,
@@ -84,6 +85,7 @@ def make_task(
       zncc_loss: weight of 1 - ZNCC of the images.
       discriminator_rate: learning rate of the discriminator relative to the generator's.
       augment: random symmetry operation per example: ``"none"``, ``"c2v"`` or ``"dihedral"``.
+      symmetry: group that the predictions are averaged over, in training too: ``"none"``, ``"c2v"`` or ``"dihedral"``.
       input_scale: (shift, scale) by key; an input enters as (value - shift) / scale.
       target_scale: (shift, scale); intensities are shift + scale * output of the generator, and the discriminator sees
         the truth as (intensity - shift) / scale. The default fits an output in [-1, 1] to intensities in [0, 1].
@@ -106,6 +108,7 @@ def make_task(
         known = ", ".join(sorted(ADVERSARIAL_LOSSES))
         raise ValueError(f"adversarial_loss: expected one of {known}, got {adversarial_loss!r}")
     check_group(augment)
+    check_group(symmetry, argument="symmetry")
     check_scale("target_scale", target_scale)
     for name, scale in input_scale.items():
         check_scale(f"input_scale[{name!r}]", scale)
@@ -134,7 +137,10 @@ def make_task(
         def generate(params):
             variables = {"params": params, **state.mutable["generator"]}
             collections = list(state.mutable["generator"])
-            return generator.apply(variables, x, train=True, mutable=collections, rngs={"dropout": generator_key})
+            image, mutable = generator.apply(
+                variables, x, train=True, mutable=collections, rngs={"dropout": generator_key}
+            )
+            return symmetrise(image, group=symmetry), mutable
 
         def judge(params, image, mutable):
             return discriminator.apply(
@@ -190,9 +196,8 @@ def make_task(
         del key
         params, mutable = evaluation_variables(state)
         variables = {"params": params["generator"], **mutable["generator"]}
-        return {
-            target: shift + scale * generator.apply(variables, network_inputs(batch, inputs, input_scale), train=False)
-        }
+        image = generator.apply(variables, network_inputs(batch, inputs, input_scale), train=False)
+        return {target: shift + scale * symmetrise(image, group=symmetry)}
 
     def evaluate(state, batch, key):
         return image_scores(predict(state, batch, key)[target], batch, target)

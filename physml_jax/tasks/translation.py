@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from physml_jax.analysis.zncc import zncc
 from physml_jax.tasks.augmentation import augment as transform
-from physml_jax.tasks.augmentation import check_group
+from physml_jax.tasks.augmentation import check_group, symmetrise
 from physml_jax.tasks.images import INPUT_SCALE, check_scale, image_scores, network_inputs
 from physml_jax.tasks.state import apply_gradients, create, evaluation_variables
 from physml_jax.typing import Task
@@ -24,6 +24,7 @@ def make_task(
     huber_weight: float = 10.0,
     huber_delta: float = 0.1,
     augment: str = "dihedral",
+    symmetry: str = "none",
     input_scale: Mapping[str, Sequence[float]] = INPUT_SCALE,
     target_scale: Sequence[float] = (0.0, 1.0),
     ema_decay: float = 0.0,
@@ -42,6 +43,7 @@ def make_task(
       huber_weight: weight of the mean Huber loss.
       huber_delta: difference at which the Huber loss goes from quadratic to linear, in units of the target.
       augment: random symmetry operation per example: ``"none"``, ``"c2v"`` or ``"dihedral"``.
+      symmetry: group that the predictions are averaged over, in training too: ``"none"``, ``"c2v"`` or ``"dihedral"``.
       input_scale: (shift, scale) by key; an input enters as (value - shift) / scale.
       target_scale: (shift, scale); the prediction is shift + scale * output of the network, so ``(0, 1)`` lets the
         network speak in intensities and ``(0.5, 0.5)`` fits an output in [-1, 1].
@@ -55,6 +57,7 @@ def make_task(
       ValueError: for an unknown augmentation, or a scale that is not positive.
     """
     check_group(augment)
+    check_group(symmetry, argument="symmetry")
     check_scale("target_scale", target_scale)
     for name, scale in input_scale.items():
         check_scale(f"input_scale[{name!r}]", scale)
@@ -75,7 +78,7 @@ def make_task(
             variables = {"params": params, **state.mutable}
             rngs = {"dropout": dropout_key}
             output, mutable = model.apply(variables, x, train=True, mutable=list(state.mutable), rngs=rngs)
-            prediction = shift + scale * output
+            prediction = shift + scale * symmetrise(output, group=symmetry)
             fit = zncc(prediction, truth).mean()
             huber = optax.huber_loss(prediction, truth, delta=huber_delta).mean()
             loss = zncc_weight * (1 - fit) + huber_weight * huber
@@ -88,7 +91,7 @@ def make_task(
         del key
         params, mutable = evaluation_variables(state)
         output = model.apply({"params": params, **mutable}, network_inputs(batch, inputs, input_scale), train=False)
-        return {target: shift + scale * output}
+        return {target: shift + scale * symmetrise(output, group=symmetry)}
 
     def evaluate(state, batch, key):
         return image_scores(predict(state, batch, key)[target], batch, target)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from physml_jax.tasks.augmentation import augment
+from physml_jax.tasks.augmentation import augment, symmetrise
 
 ROWS = 200
 
@@ -57,3 +57,18 @@ def test_refusals(batch):
     with pytest.raises(ValueError, match="square"):
         augment(jax.random.key(0), {"potential": jnp.ones((2, 4, 6, 1))}, ("potential",), group="dihedral")
     augment(jax.random.key(0), {"potential": jnp.ones((2, 4, 6, 1))}, ("potential",), group="c2v")
+
+
+@pytest.mark.parametrize(("group", "operations"), [("none", 1), ("c2v", 4), ("dihedral", 8)])
+def test_symmetrised_images_have_the_symmetry_and_stay_as_they_are(group, operations, key):
+    x = jax.random.normal(key, (2, 6, 6, 1), jnp.float32)
+    y = symmetrise(x, group=group)
+    images = [x, x[:, ::-1], x[:, :, ::-1], x[:, ::-1, ::-1]]
+    images += [image.transpose(0, 2, 1, 3) for image in images]
+    np.testing.assert_allclose(y, np.mean(images[:operations], axis=0), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(symmetrise(y, group=group), y, rtol=0, atol=1e-6)
+
+
+def test_symmetrise_refuses_an_unknown_group():
+    with pytest.raises(ValueError, match="symmetry: expected one of none, c2v, dihedral"):
+        symmetrise(jnp.zeros((1, 2, 2, 1)), group="d4")
