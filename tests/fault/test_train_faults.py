@@ -32,8 +32,21 @@ ENV = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
 }
 # A user's own model, by a dotted name: what is tested here does not depend on the network, and this one compiles fast.
+# It holds up every step on the host, or a fast machine would have finished before the kill arrives.
 MODEL = """
+import time
+
 from flax import linen as nn
+
+from physml_jax.training import loop
+
+key_of_step = loop.step_key
+
+def slowly(*args):
+    time.sleep(0.03)
+    return key_of_step(*args)
+
+loop.step_key = slowly
 
 class Flat(nn.Module):
     @nn.compact
