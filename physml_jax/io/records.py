@@ -75,6 +75,8 @@ def write_records(
     try:
         with _quiet():
             builder = Records(spec=spec, files=files, data_dir=str(work), file_format="array_record")
+            # TFDS would ask its public bucket about this data set and leave an empty temporary folder behind.
+            builder.info.initialize_from_bucket = lambda: None
             builder.download_and_prepare()
         written = [builder.info.splits[name].num_examples for name in files]
         if written != list(lengths):
