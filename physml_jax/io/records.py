@@ -24,6 +24,13 @@ Record = Mapping[str, np.ndarray]
 _READ_ROWS = 256  # records decoded at a time, which bounds the memory beside the result
 
 
+class _OwnInfo(tfds.core.DatasetInfo):
+    """TFDS would ask its public bucket about every data set, and leave an empty temporary folder behind."""
+
+    def initialize_from_bucket(self) -> None:
+        """Asks nobody."""
+
+
 class Records(tfds.core.GeneratorBasedBuilder):
     """The one builder of this package: numbered records of fixed shapes, one TFDS split per file.
 
@@ -43,7 +50,7 @@ class Records(tfds.core.GeneratorBasedBuilder):
             key: tfds.features.Tensor(shape=tuple(s.shape), dtype=np.dtype(s.dtype), encoding="bytes")
             for key, s in self._spec.items()
         }
-        return tfds.core.DatasetInfo(
+        return _OwnInfo(
             builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True, description="records"
         )
 
@@ -75,8 +82,6 @@ def write_records(
     try:
         with _quiet():
             builder = Records(spec=spec, files=files, data_dir=str(work), file_format="array_record")
-            # TFDS would ask its public bucket about this data set and leave an empty temporary folder behind.
-            builder.info.initialize_from_bucket = lambda: None
             builder.download_and_prepare()
         written = [builder.info.splits[name].num_examples for name in files]
         if written != list(lengths):
