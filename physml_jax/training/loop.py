@@ -97,13 +97,14 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
                 record(step, {f"validation/{k}": v for k, v in scores.items()})
                 if options["keep_best"]:
                     state = keep_best(state, _score(options["keep_best"], scores))
-            if step % options["checkpoint_every"] == 0 or last or stop.signum:
+            stopping = stop.signum  # read once: a signal between saving and leaving must not leave without saving
+            if step % options["checkpoint_every"] == 0 or last or stopping:
                 _raise_if_bad(bad_step)
                 checkpoints.save(step, state)
-            if stop.signum and not last:
+            if stopping and not last:
                 break
     if step < options["num_steps"]:
-        raise Interrupted(step, stop.signum)
+        raise Interrupted(step, stopping)
     return state
 
 
