@@ -3,7 +3,7 @@ machinery.
 
     python experiments/train.py --config=configs/percolation_density.py
 
-Default: 16x16 lattices at 9 densities, a small ResNet, about a minute on two CPU cores. Counting the occupied sites
+Default: 16x16 lattices at 9 densities, a small ResNet, 20 seconds on two CPU cores. Counting the occupied sites
 answers the question exactly, so a network below 100 %
 has learned something other than counting. Variants: ``:smoke`` (seconds).
 """

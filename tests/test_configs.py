@@ -1,6 +1,7 @@
 """Every config: its variants build, every value fits its factory, and the smoke variant takes two steps."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 import jax
@@ -73,8 +74,6 @@ def test_a_config_states_what_a_user_may_set(name):
     ):
         if not section["name"]:
             continue
-        import inspect
-
         known = set(inspect.signature(resolve.factory(kind, section["name"])).parameters) - {"models", "tx", "split"}
         missing = known - set(section["kwargs"]) - set(section.get("eval_kwargs", ()))
         assert not missing, f"{name}: {kind}.kwargs lacks {sorted(missing)}"
