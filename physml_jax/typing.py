@@ -1,11 +1,11 @@
 """The vocabulary that every part of physml_jax shares: arrays, batches, datasets, tasks, sources, runs and reports.
 
 Nothing here behaves; these are names for tuples of arrays and tuples of pure functions. A module of the package that
-wants
-to work with another one speaks through these types and through the key names of ``BATCH_KEYS``.
+wants to work with another one speaks through these types and through the key names of ``BATCH_KEYS``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -138,8 +138,24 @@ class Task(NamedTuple):
     evaluate: Callable[[TrainState, Batch, Key], dict[str, Array]]
 
 
+class Probe(NamedTuple):
+    """What a trained network answers on an extra set of examples: another size, a set made to mislead.
+
+    Attributes:
+      examples: the set by batch key, [N, ...].
+      predictions: outputs of ``Task.predict`` on it, [N, ...].
+      scores: outputs of ``Task.evaluate`` on it, [N].
+    """
+
+    examples: Mapping[str, np.ndarray]
+    predictions: Mapping[str, np.ndarray]
+    scores: Mapping[str, np.ndarray]
+
+
 class Run(NamedTuple):
     """A finished training run, as reports receive it: plain NumPy, nothing to compute.
+
+    The members of an ensemble are runs of one name.
 
     Attributes:
       name: text for table rows and legends.
@@ -150,6 +166,8 @@ class Run(NamedTuple):
       scores: outputs of ``Task.evaluate`` on it, [N].
       reference: the training split by batch key, [M, ...]; baselines are fitted on it.
       labels: short text per evaluation example.
+      probes: answers on the extra evaluation sets of the config (``data.probes``) by name.
+      member: number of the run within its ensemble, from 0.
     """
 
     name: str
@@ -160,6 +178,8 @@ class Run(NamedTuple):
     scores: Mapping[str, np.ndarray]
     reference: Mapping[str, np.ndarray]
     labels: Sequence[str] = ()
+    probes: Mapping[str, Probe] = MappingProxyType({})
+    member: int = 0
 
 
 class Table(NamedTuple):
