@@ -12,11 +12,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     del arg
     c = ml_collections.ConfigDict()
     c.seed = 0  # decides every random number of the run
+    c.num_seeds = 1  # trainings in one run, with their own initial parameters; scores get a standard error
 
     c.data = ml_collections.ConfigDict()
     c.data.name = ""  # module of physml_jax.data, or a dotted path of your own
     c.data.kwargs = {}  # arguments of its make_dataset, for every split
-    c.data.eval_kwargs = {}  # and those that differ for validation and test
+    c.data.eval_kwargs = {}  # and those that differ in evaluation
+    c.data.test_kwargs = {}  # and those that differ from them for the test split
+    c.data.probes = {}  # extra evaluation sets of the report: name -> arguments that differ from eval_kwargs
     # "simulate": rows made on the device, step by step; "stored": generated once, kept in the cache folder
     c.data.source = "simulate"
     c.data.batch_size = 64  # global, over all devices
@@ -40,6 +43,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.optim.kwargs = {}  # its other arguments
     c.optim.schedule = {"name": "constant", "warmup_steps": 0}  # see training/optim.py
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no clipping
+    c.optim.accumulate = 1  # parts of a batch whose gradients are averaged one after the other: less memory, same step
 
     c.train = ml_collections.ConfigDict()
     c.train.num_steps = 1000
@@ -48,6 +52,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.train.checkpoint_every = 200
     c.train.keep_checkpoints = 2
     c.train.keep_best = ""  # a validation score to keep the best parameters by; a leading "-" where smaller is better
+    c.train.reload_best = False  # go on from the best parameters after every validation
+    c.train.shared_batches = False  # members of an ensemble see the same batches
+    c.train.map_seeds = "auto"  # how an ensemble runs: "vmap", "scan", or what suits the device
 
     c.report = ml_collections.ConfigDict()
     c.report.name = ""  # module of physml_jax.reports

@@ -102,10 +102,10 @@ def report(experiment, sources, state, folder):
     split = experiment.config["report"]["split"]
     print(f"evaluating on the {split} split", flush=True)
     labels = setup.labels(experiment, split)
-    finished = loop.finished_run(experiment, sources, state, folder, labels=labels)
+    finished = loop.finished_runs(experiment, sources, state, folder, labels=labels)
     if jax.process_index() != 0:
         return
-    result = experiment.report([finished])
+    result = experiment.report(finished)
     page = write_report(folder, result)
     for paragraph in result.summary:
         print(paragraph)
@@ -121,13 +121,10 @@ def dry_run(experiment, mesh):
     import jax
     import jax.numpy as jnp
 
-    from physml_jax.training import loop
+    from physml_jax.training import loop, setup
 
     config = experiment.config
-    shape = jax.ShapeDtypeStruct
-    size = config["data"]["batch_size"]
-    spec = {k: shape((size, *s.shape), s.dtype) for k, s in experiment.datasets["train"].spec.items()}
-    spec |= {"index": shape((size,), jnp.int32), "weight": shape((size,), jnp.float32)}
+    size, spec = config["data"]["batch_size"], setup.train_spec(experiment)
     state = jax.eval_shape(lambda: loop.init_state(experiment, spec))
     steps, examples = config["train"]["num_steps"], experiment.datasets["train"].num_examples
     print(f"devices: {mesh.size} x {jax.devices()[0].device_kind}")

@@ -5,7 +5,9 @@ finite split is visited epoch by epoch: epoch ``e``
 uses the permutation drawn from the stream (seed, split, e), so neither a restart nor another number of devices
 changes which example is where.
 In evaluation the order is that of the split, and the last batch is padded with copies of the last example that carry
-``weight`` 0.
+``weight`` 0. An ensemble whose members see batches of their own reads them as [S, B, ...]: in a stream member ``k``
+takes block ``step * S + k``, in a finite split it has its own order of every epoch; member 0 sees what a single run of
+a finite split sees.
 """
 
 import functools
@@ -14,6 +16,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from physml_jax.core.rng import example_key, step_key
 from physml_jax.typing import Batch, Dataset, Source
@@ -27,9 +30,10 @@ def make_source(
     seed: int,
     split: str,
     batch_size: int,
-    sharding: jax.sharding.Sharding,
+    sharding: NamedSharding,
     shuffle: bool,
     read: Read | None = None,
+    num_members: int | None = None,
 ) -> Source:
     """Batches of a dataset.
 
@@ -41,6 +45,8 @@ def make_source(
       sharding: how the batch axis lies on the devices. Only rows of this process' devices are read.
       shuffle: visit a finite split in a new random order every epoch; otherwise in order, padded at the end.
       read: reader of stored records; ``None`` simulates the rows with ``dataset.sample``.
+      num_members: number S of members of an ensemble with batches of their own; batches are then [S, B, ...] and
+        ``sharding`` splits their second axis. Needs ``shuffle``. ``None``: batches are [B, ...].
 
     Returns:
       A source whose batches hold ``index`` and ``weight`` beside the keys of the dataset.
@@ -65,52 +71,76 @@ def make_source(
             f"data.batch_size: expected a multiple of the {sharding.num_devices} devices, got {batch_size}"
         ) from None
 
-    shape = jax.ShapeDtypeStruct
-    extra = {"index": shape((), jnp.int32), "weight": shape((), jnp.float32)}
-    spec = {k: shape((batch_size, *s.shape), s.dtype) for k, s in {**dataset.spec, **extra}.items()}
-
-    @functools.lru_cache(maxsize=2)
-    def order(epoch: int) -> np.ndarray:
-        return np.asarray(jax.random.permutation(step_key(seed, f"order/{split}", epoch), size))
-
-    def plan(step: int) -> tuple[np.ndarray, np.ndarray]:
-        positions = step * batch_size + np.arange(batch_size, dtype=np.int64)
-        if size is None:
-            if positions[-1] >= 2**31:
-                raise ValueError(f"data: step {step} is past the last of 2**31 examples of a stream")
-            return positions, np.ones(batch_size, np.float32)
+    if num_members is not None:
         if not shuffle:
-            return np.minimum(positions, size - 1), (positions < size).astype(np.float32)
-        epochs, offsets = np.divmod(positions, size)
-        index = np.empty_like(positions)
+            raise ValueError("num_members: evaluation batches are shared by all members")
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+    spec = batch_spec(dataset, batch_size, num_members)
+
+    @functools.lru_cache(maxsize=2 * (num_members or 1))
+    def order(epoch: int, member: int) -> np.ndarray:
+        name = f"order/{split}" + (f"/{member}" if member else "")
+        return np.asarray(jax.random.permutation(step_key(seed, name, epoch), size))
+
+    def visit(step: int, member: int) -> np.ndarray:
+        """Examples of a shuffled batch."""
+        if size is None:
+            first = (step * (num_members or 1) + member) * batch_size
+            if first + batch_size > 2**31:
+                raise ValueError(f"data: step {step} is past the last of 2**31 examples of a stream")
+            return first + np.arange(batch_size, dtype=np.int64)
+        epochs, offsets = np.divmod(step * batch_size + np.arange(batch_size, dtype=np.int64), size)
+        index = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            index[here] = order(int(epoch))[offsets[here]]
-        return index, np.ones(batch_size, np.float32)
+            index[here] = order(int(epoch), member)[offsets[here]]
+        return index
 
-    def place(values: Callable[[slice], np.ndarray], like) -> jax.Array:
-        return jax.make_array_from_callback(like.shape, sharding, lambda where: values(where[0]))
+    def plan(step: int) -> tuple[np.ndarray, np.ndarray]:
+        if not shuffle:
+            positions = step * batch_size + np.arange(batch_size, dtype=np.int64)
+            return np.minimum(positions, size - 1), (positions < size).astype(np.float32)
+        index = np.stack([visit(step, k) for k in range(num_members or 1)])
+        index = index[0] if num_members is None else index
+        return index, np.ones(index.shape, np.float32)
 
-    if read is None:
-        simulate = jax.jit(lambda index: dataset.sample(example_key(seed, split, index), index), out_shardings=sharding)
+    def place(values: Callable[[tuple], np.ndarray], like) -> jax.Array:
+        rank = 1 if num_members is None else 2
+        return jax.make_array_from_callback(like.shape, sharding, lambda where: values(where[:rank]))
+
+    def simulated(index):
+        rows = dataset.sample(example_key(seed, split, index.reshape(-1)), index.reshape(-1))
+        return jax.tree.map(lambda x: x.reshape(index.shape + x.shape[1:]), rows)
+
+    simulate = jax.jit(simulated, out_shardings=sharding)
 
     def batch(step: int) -> Batch:
         index, weight = plan(step)
         rows = {
-            "index": place(lambda s: index[s].astype(np.int32), spec["index"]),
-            "weight": place(lambda s: weight[s], spec["weight"]),
+            "index": place(lambda w: index[w].astype(np.int32), spec["index"]),
+            "weight": place(lambda w: weight[w], spec["weight"]),
         }
         if read is None:
             return {**simulate(rows["index"]), **rows}
         records = index if dataset.rows is None else dataset.rows[index]
-        local: dict[tuple, dict[str, np.ndarray]] = {}  # each local slice is read once, not once per key
+        local: dict[str, dict[str, np.ndarray]] = {}  # each local slice is read once, not once per key
 
-        def stored(name: str, where: slice) -> np.ndarray:
-            slot = (where.start, where.stop)
+        def stored(name: str, where: tuple) -> np.ndarray:
+            slot = str(where)
             if slot not in local:
-                local[slot] = read(records[where])
+                wanted = records[where]
+                found = read(wanted.reshape(-1))
+                local[slot] = {k: v.reshape(wanted.shape + v.shape[1:]) for k, v in found.items()}
             return local[slot][name]
 
         return {**{k: place(functools.partial(stored, k), spec[k]) for k in dataset.spec}, **rows}
 
     return Source(batch=batch, spec=spec, num_examples=size)
+
+
+def batch_spec(dataset: Dataset, batch_size: int, num_members: int | None = None) -> Batch:
+    """``ShapeDtypeStruct`` of one batch by key: [B, ...], or [S, B, ...] for members with batches of their own."""
+    lead = (batch_size,) if num_members is None else (num_members, batch_size)
+    shape = jax.ShapeDtypeStruct
+    extra = {"index": shape((), jnp.int32), "weight": shape((), jnp.float32)}
+    return {k: shape((*lead, *s.shape), s.dtype) for k, s in {**dataset.spec, **extra}.items()}

@@ -26,8 +26,9 @@ PROVENANCE = "provenance.json"
 LOCK = ".lock"
 
 #: What a later command may change without being another experiment: how long, how often something is written, and the
-#: report, which is made anew from the finished state.
+#: report with its extra evaluation sets, which is made anew from the finished state.
 CADENCES = (
+    "data.probes",
     "train.num_steps",
     "train.log_every",
     "train.eval_every",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from physml_jax.typing import TrainState, Tree
+from physml_jax.typing import Array, TrainState, Tree
 
 
 def create(
@@ -61,11 +61,17 @@ def apply_gradients(
     ema = state.ema
     if ema is not None:
         n = state.step.astype(jnp.float32)
-        decay = jnp.minimum(ema_decay, (1 + n) / (10 + n))
+        decay = jnp.where(_moved(opt), jnp.minimum(ema_decay, (1 + n) / (10 + n)), 1.0)
         ema = jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)
     return state._replace(
         step=state.step + 1, params=params, opt=opt, ema=ema, mutable=state.mutable if mutable is None else mutable
     )
+
+
+def _moved(opt: Tree) -> Array | bool:
+    """Did the update move the parameters? Not in the middle of an accumulation of gradients."""
+    first = next(iter(opt.values())) if isinstance(opt, Mapping) else opt
+    return first.mini_step == 0 if isinstance(first, optax.MultiStepsState) else True
 
 
 def evaluation_variables(state: TrainState) -> tuple[Tree, Tree]:

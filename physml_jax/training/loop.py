@@ -1,9 +1,8 @@
 """The training loop: one readable function, and the evaluation that follows it.
 
-Order at start: claim the work directory, compare configs, initialise on the mesh, restore. Every step is a function
-of (state, step number), so a run that was
-killed, stopped or moved to other devices goes on exactly where its last checkpoint stands. Rows of a step are
-written before its checkpoint.
+Order at start: claim the work directory, compare configs, initialise on the mesh, restore. Every step is a function of
+(state, step number), so a run that was killed, stopped or moved to other devices goes on exactly where its last
+checkpoint stands. Rows of a step are written before its checkpoint.
 """
 
 import contextlib
@@ -20,6 +19,7 @@ from physml_jax.io import workdir as workdirs
 from physml_jax.io.checkpoint import open_checkpoints
 from physml_jax.io.writers import open_metrics, open_progress, read_metrics
 from physml_jax.training import metrics as scoring
+from physml_jax.training.ensemble import choose, members, step_of, summarised
 from physml_jax.training.setup import Experiment
 from physml_jax.training.sharding import abstract, replicated
 from physml_jax.typing import Best, Run, Source, TrainState
@@ -57,6 +57,8 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
     """
     config, task = experiment.config, experiment.task
     options, seed = config["train"], config["seed"]
+    if options["reload_best"] and not options["keep_best"]:
+        raise ValueError("train.reload_best: needs train.keep_best, the validation score that decides")
     first_process = jax.process_index() == 0
     if first_process:
         workdirs.prepare(workdir, config)
@@ -66,7 +68,7 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
         checkpoints = open_checkpoints(workdir / CHECKPOINTS, keep=options["keep_checkpoints"])
         stack.callback(checkpoints.close)
         state = _restore_or_init(experiment, sources["train"], mesh, checkpoints)
-        step = int(state.step)
+        step = step_of(state)
         record = _ignore
         if first_process:
             writer = open_metrics(workdir / METRICS, resume_step=step)
@@ -77,7 +79,7 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
         stop = stack.enter_context(_Signals())
         evaluate = scoring.evaluator(task, seed)
         train_step = _make_step(task, mesh)
-        keep_best = jax.jit(_keep_best)
+        keep_best, reload = jax.jit(_keep_best), jax.jit(_reload_best)
         bad_step = jax.device_put(np.int32(-1), replicated(mesh))
         text = ""
         progress.update(step, "finished already" if step >= options["num_steps"] else "")
@@ -88,15 +90,17 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
             last = step == options["num_steps"]
             if step % options["log_every"] == 0 or last:
                 _raise_if_bad(bad_step)
-                row = {k: float(v) for k, v in jax.device_get(values).items()}
+                row = summarised(jax.device_get(values))
                 text = f"loss {row['loss']:.4g}"
                 record(step, row)
             progress.update(step, text)
             if step % options["eval_every"] == 0 or last:
                 scores = evaluate(state._replace(best=None), sources["validation"])
-                record(step, {f"validation/{k}": v for k, v in scores.items()})
+                record(step, {f"validation/{k}": v for k, v in summarised(scores).items()})
                 if options["keep_best"]:
                     state = keep_best(state, _score(options["keep_best"], scores))
+                if options["reload_best"]:
+                    state = reload(state)
             stopping = stop.signum  # read once: a signal between saving and leaving must not leave without saving
             if step % options["checkpoint_every"] == 0 or last or stopping:
                 _raise_if_bad(bad_step)
@@ -108,10 +112,10 @@ def train(experiment: Experiment, sources: Mapping[str, Source], mesh: jax.shard
     return state
 
 
-def finished_run(
+def finished_runs(
     experiment: Experiment, sources: Mapping[str, Source], state: TrainState, workdir: Path, *, labels=()
-) -> Run:
-    """Predictions and scores of the report's split, with everything else that a report needs.
+) -> list[Run]:
+    """Predictions and scores of the report's split and of the probes, with everything else that a report needs.
 
     Args:
       experiment: what ``setup.build`` returned.
@@ -119,23 +123,32 @@ def finished_run(
       state: the trained state.
       workdir: folder of the run; its metrics become the history.
       labels: short text per example of the report's split.
+
+    Returns:
+      One run per member of the ensemble; a single one without.
     """
-    config = experiment.config
-    source = sources[config["report"]["split"]]
-    rows, predictions, scores = scoring.collect(experiment.task, state, source, config["seed"])
+    config, seed = experiment.config, experiment.config["seed"]
+    answer = scoring.collector(experiment.member, members(state), seed)
+    evaluated = answer(sources[config["report"]["split"]])
+    names = [name.removeprefix("probe/") for name in sources if name.startswith("probe/")]
+    probes = {name: answer(sources[f"probe/{name}"]) for name in names}
     reference = {}
     if "reference" in sources:
         reference = scoring.examples(sources["reference"], limit=config["report"]["max_reference"])
-    return Run(
-        name=f"{config['model']['name']}, {config['task']['name']}",
-        config=config,
-        history=read_metrics(workdir / METRICS),
-        examples=rows,
-        predictions=predictions,
-        scores=scores,
-        reference=reference,
-        labels=labels,
-    )
+    history = read_metrics(workdir / METRICS)
+    return [
+        Run(
+            name=f"{config['model']['name']}, {config['task']['name']}",
+            config=config,
+            history=history,
+            **main._asdict(),
+            reference=reference,
+            labels=labels,
+            probes={name: probe[i] for name, probe in probes.items()},
+            member=i,
+        )
+        for i, main in enumerate(evaluated)
+    ]
 
 
 def restore(experiment: Experiment, source: Source, mesh: jax.sharding.Mesh, workdir: Path) -> TrainState:
@@ -155,7 +168,7 @@ def init_state(experiment: Experiment, spec: Mapping) -> TrainState:
     zeros = {k: jnp.zeros(s.shape, s.dtype) for k, s in spec.items()}
     state = experiment.task.init(stream_key(experiment.config["seed"], "init"), zeros)
     if experiment.config["train"]["keep_best"]:
-        state = state._replace(best=Best(jnp.full((), -jnp.inf, jnp.float32), _params(state), state.mutable))
+        state = state._replace(best=Best(jnp.full(state.step.shape, -jnp.inf), _params(state), state.mutable))
     return state
 
 
@@ -190,8 +203,8 @@ def _make_step(task, mesh):
 
     def step(state, bad_step, batch, key):
         new, values = task.step(state, batch, key)
-        bad = (bad_step < 0) & ~jnp.isfinite(values["loss"])
-        return new, jnp.where(bad, new.step, bad_step).astype(jnp.int32), values
+        bad = (bad_step < 0) & ~jnp.all(jnp.isfinite(values["loss"]))
+        return new, jnp.where(bad, jnp.max(new.step), bad_step).astype(jnp.int32), values
 
     return jax.jit(step, donate_argnums=0, out_shardings=replicated(mesh))
 
@@ -209,7 +222,7 @@ def _score(name, scores):
     if key not in scores:
         available = ", ".join(sorted(scores))
         raise ValueError(f"train.keep_best: there is no validation score {key!r}; available: {available}")
-    return np.float32(sign * scores[key])
+    return np.asarray(sign * np.asarray(scores[key]), np.float32)
 
 
 def _params(state):
@@ -217,9 +230,14 @@ def _params(state):
 
 
 def _keep_best(state, score):
-    better = score > state.best.score
     new = Best(score, _params(state), state.mutable)
-    return state._replace(best=jax.tree.map(lambda a, b: jnp.where(better, a, b), new, state.best))
+    return state._replace(best=choose(score > state.best.score, new, state.best))
+
+
+def _reload_best(state):
+    """Training goes on from the best parameters; the optimizer keeps its state, as in the published protocols."""
+    best = jax.tree.map(jnp.copy, state.best)  # two leaves of a donated state must not share memory
+    return state._replace(params=best.params, mutable=best.mutable)
 
 
 class _Signals:

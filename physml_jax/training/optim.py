@@ -57,8 +57,8 @@ def make_optimizer(optim: Mapping[str, Any], num_steps: int) -> optax.GradientTr
 
     Args:
       optim: ``name`` (an optax optimizer such as ``adam``), ``learning_rate``, ``kwargs`` (its other arguments),
-        ``schedule`` (``name`` and options) and
-        ``clip_norm`` (global gradient norm, 0 for none).
+        ``schedule`` (``name`` and options), ``clip_norm`` (global gradient norm, 0 for none) and ``accumulate``
+        (micro-batches per step; the optimizer then moves once per so many calls).
       num_steps: length of the run.
 
     Raises:
@@ -71,10 +71,16 @@ def make_optimizer(optim: Mapping[str, Any], num_steps: int) -> optax.GradientTr
         raise ValueError(f"optim.name: optax has no optimizer {name!r}; available: {', '.join(known)}")
     if not rate > 0:
         raise ValueError(f"optim.learning_rate: expected a positive number, got {rate}")
+    if optim["accumulate"] < 1:
+        raise ValueError(f"optim.accumulate: expected an integer of at least 1, got {optim['accumulate']}")
     check_kwargs("optim.kwargs", maker, optim["kwargs"])
     schedule = dict(optim["schedule"])
     tx = maker(make_schedule(schedule.pop("name"), rate, num_steps, **schedule), **optim["kwargs"])
-    return optax.chain(optax.clip_by_global_norm(optim["clip_norm"]), tx) if optim["clip_norm"] else tx
+    if optim["clip_norm"]:
+        tx = optax.chain(optax.clip_by_global_norm(optim["clip_norm"]), tx)
+    if optim["accumulate"] > 1:
+        tx = optax.MultiSteps(tx, optim["accumulate"]).gradient_transformation()
+    return tx
 
 
 def _is_optimizer(thing):

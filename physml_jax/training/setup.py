@@ -7,17 +7,19 @@ from typing import Any, NamedTuple
 import jax
 
 from physml_jax.core.resolve import check_kwargs, factory
+from physml_jax.training.accumulation import accumulated
+from physml_jax.training.ensemble import ensemble
 from physml_jax.training.optim import make_optimizer
 from physml_jax.training.sharding import over_batch
-from physml_jax.typing import Dataset, Recipe, Report, Run, Source, Task
+from physml_jax.typing import Batch, Dataset, Recipe, Report, Run, Source, Task
 
-#: Splits that every experiment has. ``reference`` is the training split once through, in order: baselines are fitted
-# on it.
+#: Splits that every experiment has. ``reference`` is the training split once through, in order: baselines are fitted on
+#: it.
 SPLITS = ("train", "validation", "test")
 
 
 #: Sections that a config must have; ``configs/base.py`` explains them.
-SECTIONS = ("seed", "data", "model", "discriminator", "task", "optim", "train", "report")
+SECTIONS = ("seed", "num_seeds", "data", "model", "discriminator", "task", "optim", "train", "report")
 
 
 class Experiment(NamedTuple):
@@ -25,13 +27,15 @@ class Experiment(NamedTuple):
 
     Attributes:
       config: the config as nested plain dicts.
-      task: what is learned.
-      datasets: the splits by name.
+      task: what is trained: the task of one member, or with ``num_seeds`` above 1 that of the ensemble.
+      member: what one member learns.
+      datasets: the splits by name, and the extra evaluation sets as ``probe/<name>``.
       report: makes the report of finished runs.
     """
 
     config: dict[str, Any]
     task: Task
+    member: Task
     datasets: dict[str, Dataset]
     report: Callable[[Sequence[Run]], Report]
 
@@ -63,7 +67,11 @@ def build(config: Mapping[str, Any]) -> Experiment:
     data = config["data"]
     make_dataset = _checked("data", data["name"], data["kwargs"])
     check_kwargs("data.eval_kwargs", make_dataset, data["eval_kwargs"])
-    datasets = {s: make_dataset(split=s, **_settings(data, s)) for s in SPLITS}
+    check_kwargs("data.test_kwargs", make_dataset, data["test_kwargs"])
+    for name, kwargs in data["probes"].items():
+        check_kwargs(f"data.probes.{name}", make_dataset, kwargs)
+    splits = (*SPLITS, *(f"probe/{name}" for name in data["probes"]))
+    datasets = {s: make_dataset(split=s, **_settings(data, s)) for s in splits}
 
     models = {}
     for role in ("model", "discriminator"):
@@ -73,15 +81,33 @@ def build(config: Mapping[str, Any]) -> Experiment:
 
     make_task = _checked("task", config["task"]["name"], config["task"]["kwargs"])
     tx = make_optimizer(config["optim"], config["train"]["num_steps"])
-    task = make_task(models=models, tx=tx, **config["task"]["kwargs"])
+    member = make_task(models=models, tx=tx, **config["task"]["kwargs"])
+    member = accumulated(member, config["optim"]["accumulate"])
+    task = member
+    if config["num_seeds"] != 1:
+        shared, method = config["train"]["shared_batches"], config["train"]["map_seeds"]
+        task = ensemble(member, config["num_seeds"], shared_batches=shared, method=method)
     report = _checked("report", config["report"]["name"], config["report"]["kwargs"])(**config["report"]["kwargs"])
-    return Experiment(config=config, task=task, datasets=datasets, report=report)
+    return Experiment(config=config, task=task, member=member, datasets=datasets, report=report)
+
+
+def num_members(experiment: Experiment) -> int | None:
+    """S of an ensemble whose members have training batches of their own; ``None`` where batches are [B, ...]."""
+    config = experiment.config
+    return None if config["num_seeds"] == 1 or config["train"]["shared_batches"] else config["num_seeds"]
+
+
+def train_spec(experiment: Experiment) -> Batch:
+    """``ShapeDtypeStruct`` of one training batch, without opening any data."""
+    from physml_jax.data.source import batch_spec
+
+    return batch_spec(experiment.datasets["train"], experiment.config["data"]["batch_size"], num_members(experiment))
 
 
 def open_sources(
     experiment: Experiment, mesh: jax.sharding.Mesh, *, progress: Callable[[int, int, str], None] | None = None
 ) -> dict[str, Source]:
-    """Sources of batches for every split, and ``reference``; stored data are generated first if the cache lacks them.
+    """Sources of batches for every split and probe, and ``reference``; stored data that the cache lacks are generated.
 
     Args:
       experiment: what ``build`` returned.
@@ -94,7 +120,8 @@ def open_sources(
     from physml_jax.data.source import make_source  # the store behind it imports TFDS; a dry build must stay light
 
     data, seed = experiment.config["data"], experiment.config["seed"]
-    readers = {s: _reader(experiment, s, progress) for s in SPLITS}
+    splits = tuple(experiment.datasets)
+    readers = {s: _reader(experiment, s, progress) for s in splits}
     sources = {
         s: make_source(
             experiment.datasets[s],
@@ -104,8 +131,9 @@ def open_sources(
             sharding=over_batch(mesh),
             shuffle=s == "train",
             read=readers[s],
+            num_members=num_members(experiment) if s == "train" else None,
         )
-        for s in SPLITS
+        for s in splits
     }
     if experiment.datasets["train"].num_examples is not None:
         sources["reference"] = make_source(
@@ -144,7 +172,7 @@ def recipe(experiment: Experiment, split: str) -> Recipe | None:
 def recipes(experiment: Experiment) -> list[Recipe]:
     """The recipes of all splits, each one once (splits may share one)."""
     found: dict[str, Recipe] = {}
-    for split in SPLITS:
+    for split in experiment.datasets:
         if (one := recipe(experiment, split)) is not None:
             found.setdefault(one.name + json.dumps(plain(one.config), sort_keys=True, default=str), one)
     return list(found.values())
@@ -169,8 +197,13 @@ def _reader(experiment, split, progress):
 
 
 def _settings(data, split):
-    """Arguments of ``make_dataset`` for a split; what ``eval_kwargs`` names replaces the common value."""
-    return {**data["kwargs"], **({} if split == "train" else data["eval_kwargs"])}
+    """Arguments of ``make_dataset`` for a split: what the more special section names replaces the common value."""
+    found = {**data["kwargs"], **({} if split == "train" else data["eval_kwargs"])}
+    if split == "test":
+        found |= data["test_kwargs"]
+    if split.startswith("probe/"):
+        found |= data["probes"][split.removeprefix("probe/")]
+    return found
 
 
 def _checked(kind, name, kwargs, where=None):

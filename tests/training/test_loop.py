@@ -17,7 +17,7 @@ from physml_jax.training import loop, setup, sharding
 from physml_jax.typing import Source, Task
 
 
-def experiment(num_steps=6, *, poison_at=None, on_step=None, keep_best="", checkpoint_every=2):
+def experiment(num_steps=6, *, poison_at=None, on_step=None, keep_best="", reload_best=False, checkpoint_every=2):
     """Minimises (w - mean(x))^2 with SGD; batch of step s is all s, so every state is known in closed form."""
     tx = optax.sgd(0.25)
 
@@ -49,12 +49,12 @@ def experiment(num_steps=6, *, poison_at=None, on_step=None, keep_best="", check
     cadence = {"log_every": 2, "eval_every": 3, "checkpoint_every": checkpoint_every, "keep_checkpoints": 2}
     config = {
         "seed": 0,
-        "train": {"num_steps": num_steps, "keep_best": keep_best, **cadence},
+        "train": {"num_steps": num_steps, "keep_best": keep_best, "reload_best": reload_best, **cadence},
         "report": {"split": "validation", "max_reference": 9},
         "task": {"name": "toy"},
         "model": {"name": "line"},
     }
-    built = setup.Experiment(config=config, task=task, datasets={}, report=None)
+    built = setup.Experiment(config=config, task=task, member=task, datasets={}, report=None)
     return built, {"train": train, "validation": validation}
 
 
@@ -145,6 +145,22 @@ def test_best_parameters_are_kept(tmp_path):
     np.testing.assert_allclose(state.params["w"], closed_form(6), rtol=1e-6)
 
 
+def test_training_goes_on_from_the_best_parameters(tmp_path):
+    """Validation at steps 3, 6 and 9; the first is the best, so every stretch of three steps starts from it again."""
+    state = run(tmp_path, num_steps=9, keep_best="-distance", reload_best=True)
+    w = closed_form(3)
+    np.testing.assert_allclose(state.params["w"], w, rtol=1e-6)
+    rows = [r for r in without_times(tmp_path) if "validation/distance" in r]
+    for s in (6, 7, 8):
+        w -= 0.25 * 2 * (w - s)
+    np.testing.assert_allclose(rows[-1]["validation/distance"], np.mean(np.abs(w - np.arange(3))), rtol=1e-6)
+
+
+def test_reloading_needs_a_score(tmp_path):
+    with pytest.raises(ValueError, match=r"train.reload_best: needs train.keep_best"):
+        run(tmp_path, reload_best=True)
+
+
 def test_an_unknown_score_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"keep_best.*'r_index'.*distance"):
         run(tmp_path, keep_best="r_index")
@@ -159,7 +175,7 @@ def test_restore_without_a_run(tmp_path):
 def test_finished_run_holds_the_split_without_padding(tmp_path):
     built, sources = experiment()
     state = loop.train(built, sources, sharding.make_mesh(), tmp_path)
-    result = loop.finished_run(built, sources, state, tmp_path)
+    (result,) = loop.finished_runs(built, sources, state, tmp_path)
     assert result.examples["x"].tolist() == [0, 1, 2]
     assert result.predictions["w"].shape == (3,) and result.scores["distance"].shape == (3,)
     assert result.history[-1]["step"] == 6

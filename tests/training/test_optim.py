@@ -27,7 +27,14 @@ def test_warmup_rises_from_zero():
 
 
 def config(**changes):
-    base = {"name": "sgd", "learning_rate": 0.1, "kwargs": {}, "schedule": {"name": "constant"}, "clip_norm": 0.0}
+    base = {
+        "name": "sgd",
+        "learning_rate": 0.1,
+        "kwargs": {},
+        "schedule": {"name": "constant"},
+        "clip_norm": 0.0,
+        "accumulate": 1,
+    }
     return {**base, **changes}
 
 
