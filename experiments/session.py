@@ -95,7 +95,6 @@ def report(experiment, sources, state, folder):
     """Evaluates a trained state, writes metrics, figures and page, and says where to look."""
     import jax
 
-    from physml_jax.io.page import write_report
     from physml_jax.training import loop, setup
 
     start = time.monotonic()
@@ -105,14 +104,18 @@ def report(experiment, sources, state, folder):
     finished = loop.finished_runs(experiment, sources, state, folder, labels=labels)
     if jax.process_index() != 0:
         return
-    result = experiment.report(finished)
+    publish(experiment.report(finished), folder)
+    print(f"evaluated in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def publish(result, folder):
+    """Writes a report into a folder, prints its summary and says where to look."""
+    from physml_jax.io.page import write_report
+
     page = write_report(folder, result)
     for paragraph in result.summary:
         print(paragraph)
-    print(
-        f"evaluated in {time.monotonic() - start:.0f} s; "
-        f"figures: {folder / 'figures'}; numbers: {folder / 'metrics.json'}"
-    )
+    print(f"figures: {folder / 'figures'}; numbers: {folder / 'metrics.json'}")
     print(f"open this first: {page}", flush=True)
 
 
@@ -163,13 +166,17 @@ def _parse(argv):
     """Flags; an option that the config does not have, or a variant that it lacks, is one line and not a traceback."""
     try:
         rest = flags.FLAGS(argv)
-        if flags.FLAGS["config"].present:
+        if "config" in flags.FLAGS and flags.FLAGS["config"].present:
             path = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
             if not Path(path).is_file():
                 raise ValueError(f"--config: there is no file {path}")
         return rest
     except (flags.Error, AttributeError, KeyError, ValueError, TypeError, OSError) as error:
-        usage = f"usage: python {argv[0]} --config=configs/<name>.py[:<variant>] [--config.<option>=<value>]"
+        usage = f"usage: python {argv[0]} "
+        if "config" in flags.FLAGS:
+            usage += "--config=configs/<name>.py[:<variant>] [--config.<option>=<value>]"
+        else:
+            usage += "--<flag>=<value>"
         sys.exit(_say(f"error: {_reason(error)}\n{usage} (--help lists all flags)", 2))
 
 
