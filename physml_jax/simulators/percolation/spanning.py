@@ -91,7 +91,7 @@ def _spanning(states):
     # Both directions are one batch of twice the size: the transposed lattices stand behind the others.
     last = states.transpose(1, 2, 0)
     both = tuple(map(lambda *w: jnp.concatenate(w, axis=-1), pack(last), pack(last.swapaxes(0, 1))))
-    joined = _any_bit(w[-1] for w in flood(both, until_bottom=True))
+    joined = reaches_bottom(both)
     return joined[: len(states)], joined[len(states) :]
 
 
@@ -155,6 +155,11 @@ def flood(occupied: Words, *, until_bottom: bool = False) -> Words:
     joined, fallen = sweep(tuple(jnp.zeros_like(w) for w in occupied), everything, reverse=False)
     joined, _ = lax.while_loop(lambda carry: carry[1].any(), double, (joined, unfinished(joined, fallen != 0)))
     return joined
+
+
+def reaches_bottom(occupied: Words) -> Array:
+    """Whether occupied sites join the first and the last row: bool [B]."""
+    return _any_bit(w[-1] for w in flood(occupied, until_bottom=True))
 
 
 def _fill_row(seeds, occupied):
