@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from physml_jax.analysis import classification as scores
+from physml_jax.analysis import single_feature
 from physml_jax.analysis.scores import Summary, summarise
+from physml_jax.reports import seeds
 from physml_jax.typing import Report, Run, Table
 from physml_jax.viz import confusion, curves
 
@@ -36,19 +38,20 @@ def make_report(
 
     Args:
       label: batch key of the true class; by default the one that the run's task was told to learn, else ``"label"``.
-      class_names: text per class; numbers by default.
+      class_names: text per class; by default the density where every class has one of its own, else numbers.
       density: batch key of the one number per example that a baseline may look at, if the examples hold it.
       title: heading.
 
     Returns:
-      A function of finished runs, all on the same test examples. Predictions hold ``probabilities`` or ``logits``
-      [N, C].
+      A function of finished runs, all on the same test examples; runs of one name are the seeds of one model.
+      Predictions hold ``probabilities`` or ``logits`` [N, C].
     """
 
     def report(runs: Sequence[Run]) -> Report:
         if not runs:
             raise ValueError("runs: expected at least one finished run")
         names = [r.name if len(runs) == 1 else f"{r.name}, run {i + 1}" for i, r in enumerate(runs)]
+        members = seeds.by_model(runs)
         first = runs[0]
         key = label or first.config.get("task", {}).get("kwargs", {}).get("label") or "label"
         truth = _held(first, names[0], "examples", key).astype(np.int64)
@@ -60,22 +63,24 @@ def make_report(
             models[name] = _score(truth, shares[name])
         num_classes = shares[names[0]].shape[1]
         compared, notes = _baselines(first, key, truth, num_classes, density)
+        texts = list(class_names) or _density_names(first, truth, num_classes, density)
         figures = {}
         if density in first.examples and num_classes == 2:
             figures["density"] = _density_figure(
                 np.asarray(first.examples[density]), truth, shares, class_names, density
             )
-        figures["confusion"] = (
-            confusion.confusion(models[names[0]].matrix, names=list(class_names) or None),
-            f"Confusion matrix of {names[0]}: rows are true classes, columns the answers.",
-        )
+        for i, (model, held) in enumerate(members.items()):
+            found = [models[n].matrix for n, r in zip(names, runs, strict=True) if r.name == model]
+            figures["confusion" if i == 0 else f"confusion_{i + 1}"] = _confusion_figure(model, found, texts)
+            if i == 0 and len(held) < len(runs) and len(members) > 4:
+                break  # a gallery of many large matrices says less than the table
         if any(set(row) - {"step", "time_s"} for row in first.history):
             figures["training"] = (curves.training_curves(first.history), "Training and validation over the steps.")
         return Report(
-            title=f"{title}: {', '.join(names)}",
+            title=f"{title}: {', '.join(members if len(members) < len(runs) else names)}",
             summary=_summary(runs, models, compared, notes, truth),
-            metrics=_metrics(models, compared),
-            tables={"scores": _table(models, compared)},
+            metrics=_metrics(models, compared) | _by_model(runs, models),
+            tables=_seed_table(runs, models) | {"scores": _table(models, compared)},
             figures=figures,
         )
 
@@ -129,11 +134,74 @@ def _baselines(
     elif density in fitted and density in run.examples:
         answers = scores.nearest_mean(fitted[density], labels, run.examples[density])
         found[f"nearest class by mean {density}"] = _answers(truth, answers, num_classes)
+    if np.ndim(fitted.get("image")) == 4 and np.ndim(run.examples.get("image")) == 4:
+        means = single_feature.pooled(fitted["image"]), single_feature.pooled(run.examples["image"])
+        if num_classes == 2:
+            answers = (single_feature.logistic_regression(means[0], labels, means[1]) > 0.5).astype(np.int64)
+        else:
+            # With weights 2 m_k and constants -m_k^2, m_k the mean of class k, a linear read-out of one number picks
+            # the class of the nearest mean.
+            answers = scores.nearest_mean(means[0], labels, means[1])
+        found["linear read-out of mean pooling"] = _answers(truth, answers, num_classes)
+        if found["linear read-out of mean pooling"].right.all():
+            notes.append("Counting is exact here: a linear read-out of mean pooling makes no error.")
     return found, notes
 
 
 def _answers(truth: np.ndarray, answers: np.ndarray, num_classes: int) -> Scored:
     return Scored(answers == truth, scores.confusion_matrix(truth, answers, num_classes=num_classes), None)
+
+
+def _accuracies(runs: Sequence[Run], models: Mapping[str, Scored]) -> dict[str, seeds.Mean]:
+    """Accuracy over the seeds of every model."""
+    found: dict[str, list[float]] = {}
+    for run, s in zip(runs, models.values(), strict=True):
+        found.setdefault(run.name, []).append(s.right.mean())
+    return {name: seeds.mean(values) for name, values in found.items()}
+
+
+def _seed_table(runs: Sequence[Run], models: Mapping[str, Scored]) -> dict[str, Table]:
+    """One row per model where there are several runs; nothing for a single one."""
+    if len(runs) == 1:
+        return {}
+    rows = []
+    for name, accuracy in _accuracies(runs, models).items():
+        of_model = [s for r, s in zip(runs, models.values(), strict=True) if r.name == name]
+        f1 = seeds.mean(scores.macro_f1(s.matrix) for s in of_model)
+        loss = seeds.mean(s.log_loss for s in of_model)
+        rows.append([name, accuracy.n, accuracy.text(), f1.text(), loss.text()])
+    columns = ("model", "seeds", "accuracy", "macro F1", "log loss")
+    return {"models": Table("Mean over seeds ± its standard error.", columns, rows)}
+
+
+def _by_model(runs: Sequence[Run], models: Mapping[str, Scored]) -> dict[str, Any]:
+    if len(runs) == 1:
+        return {}
+    return {"models": {name: {"accuracy": m.numbers()} for name, m in _accuracies(runs, models).items()}}
+
+
+def _confusion_figure(name: str, found: Sequence[np.ndarray], texts: Sequence[str] | None) -> tuple[Any, str]:
+    """The matrix of one seed, or mean and standard error over several."""
+    if len(found) == 1:
+        matrix, errors, seeds_text = found[0], None, ""
+    else:
+        matrix, errors = np.mean(found, axis=0), seeds.standard_error(np.array(found))
+        seeds_text = f" Mean over {len(found)} seeds" + (
+            ", ± standard error." if len(matrix) <= 12 else "; standard errors are in the table."
+        )
+    caption = f"Confusion matrix of {name}: rows are true classes with their sums, columns the answers.{seeds_text}"
+    return confusion.confusion(matrix, names=texts or None, errors=errors), caption
+
+
+def _density_names(run: Run, truth: np.ndarray, num_classes: int, density: str) -> list[str] | None:
+    """Classes of equal density are called by it, if every class occurs."""
+    if density not in run.examples or len(np.unique(truth)) < num_classes:
+        return None
+    x = np.asarray(run.examples[density], np.float64)
+    groups = [x[truth == c] for c in range(num_classes)]
+    if max(np.ptp(g) for g in groups) > 1e-6:
+        return None
+    return [f"{g[0]:.4g}" for g in groups]
 
 
 def _table(models: Mapping[str, Scored], compared: Mapping[str, Scored]) -> Table:
@@ -163,11 +231,10 @@ def _summary(runs, models, compared, notes, truth) -> list[str]:
         f"{name}: accuracy {model.right.mean():.4f} (95 % interval {low:.4f} to {high:.4f}) on {len(truth)} held-out "
         f"examples; seed {seeds}" + ("." if len(runs) > 1 else ", one training run.")
     ]
-    if len(runs) > 1:
-        means = np.array([s.right.mean() for s in models.values()])
-        lines.append(
-            f"Accuracy over {len(runs)} runs: {means.mean():.4f} ± {means.std(ddof=1):.4f} (standard deviation)."
-        )
+    for name, accuracy in _accuracies(runs, models).items():
+        if accuracy.n > 1:
+            text = f"{accuracy.text()} (mean and its standard error)"
+            lines.append(f"{name}: accuracy over {accuracy.seeds()} {text}.")
     best = max(compared, key=lambda k: compared[k].right.mean())
     gain = summarise(model.right.astype(np.float64) - compared[best].right)
     if gain.low is None or gain.low <= 0 <= gain.high:
