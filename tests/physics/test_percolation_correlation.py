@@ -219,6 +219,31 @@ def test_published_length_is_that_of_the_slow_program(size, as_run):
     assert (np.abs(other - expected) > 1e-3).mean() > 0.2 or size == 5
 
 
+#: Lattices of 12 x 12 sites, row by row, eight sites to a byte, and what the authors' program perco_generate_corr.py
+#: (column new_corr_norm) makes of them. It keeps seven decimals of g in a file on its way.
+AUTHORS = (
+    ("040480000520ac008800401c02658120a282", 0.29520449990861986),
+    ("c588ea4568681081cb325d8805fa080b59a9", 0.4766564037418685),
+    ("35987f785fc0da0651017cf7ba04da2e93d2", 0.917868430125659),
+    ("588eb16fa8c6c03b2fc64dfe6d67a5c15deb", 1.233775054694824),
+    ("2d16006c4ed7dcbe9b727ec7ebdce4e9fdec", 1.1548674841169753),
+    ("eb4474e5fe2b7328eb41ffcabe766def1c4a", 0.5688801341643784),
+    ("7bb6e3ea8fc94ab6bed8becf502da71f787e", 0.10080963638765379),
+    ("7455da53dd5defd68b1fcf7d378c861fed25", 1.5144390709455045),
+    ("def3fadefe3849d2ef0baeba0dc5eaf9fd0d", 0.421384951361657),
+    ("6f7cece4fbcef71f76fd67cbe4bbb7b515d4", 0.0994544583741982),
+)
+
+
+def test_numbers_of_the_authors_program():
+    bits = np.array([np.frombuffer(bytes.fromhex(code), np.uint8) for code, _ in AUTHORS])
+    states = jnp.asarray(np.unpackbits(bits, axis=1).reshape(-1, 12, 12).astype(bool))
+    expected = np.array([value for _, value in AUTHORS])
+    np.testing.assert_allclose(published_correlation_length(states), expected, rtol=2e-6)
+    formula = np.asarray(published_correlation_length(states, as_run=False))
+    assert (np.abs(formula / expected - 1) > 0.05).sum() >= 3
+
+
 def test_transition_between_the_two_sums():
     """Exactly 0.585 L^2 sites count as below; one site more counts as above."""
     rng = np.random.default_rng(4)
@@ -227,7 +252,7 @@ def test_transition_between_the_two_sums():
     states[1] = states[0]
     states[1, np.flatnonzero(~states[0])[0]] = True
     states = states.reshape(2, 20, 20)
-    got = published_correlation_length(jnp.asarray(states))
+    got = published_correlation_length(jnp.asarray(states), as_run=False)
     np.testing.assert_allclose(got, [published_length(s) for s in states], rtol=3e-6)
     assert abs(published_length(states[0]) - published_length(states[0], transition=0.5)) > 0.1
 

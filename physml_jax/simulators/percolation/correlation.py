@@ -73,25 +73,25 @@ def correlation_length(states: Array, *, chunk_size: int | None = None) -> Array
 
 
 def published_correlation_length(
-    states: Array, *, transition: float = 0.585, as_run: bool = False, chunk_size: int | None = None
+    states: Array, *, transition: float = 0.585, as_run: bool = True, chunk_size: int | None = None
 ) -> Array:
-    """Correlation length as defined for the published data set, with periodic boundaries.
+    """Correlation length as computed for the published data set, with periodic boundaries.
 
-    xi^2 = sum_r r^2 G(r) / (6 sum_r G(r)) over the distinct distances r = 0, 1, sqrt(2), ... of the torus, every
-    distance once whatever its number of displacements, up to the first with G < 1e-8. Here G is the pair
+    The formula is xi^2 = sum_r r^2 G(r) / (6 sum_r G(r)) over the distinct distances r = 0, 1, sqrt(2), ... of the
+    torus, every distance once whatever its number of displacements, up to the first with G < 1e-8. Here G is the pair
     connectedness g where the density is at most ``transition``, and g - (s_max / L^2)^2 above it, with s_max the size
     of the largest cluster. It differs from ``correlation_length`` in the boundaries, the weights and what is done to
     the largest cluster.
 
-    The authors' program does two more things, which ``as_run=True`` repeats. Distances without a connected pair are
-    dropped from the list of values but not from that of distances, so the k-th positive value is taken for the k-th
-    distance. And at densities up to ``transition`` as well, the sum ends after the first distance at which
-    g - (s_max / L^2)^2 < 1e-8.
+    The program that made the published numbers does two more things, which ``as_run`` repeats. Distances without a
+    connected pair are dropped from the list of values but not from that of distances, so the k-th positive value is
+    taken for the k-th distance. And at densities up to ``transition`` as well, the sum ends after the first distance
+    at which g - (s_max / L^2)^2 < 1e-8; just below the transition this halves the length at L = 20.
 
     Args:
       states: bool [B, L, L], L at most 512.
       transition: density up to which nothing is subtracted.
-      as_run: repeat the authors' program rather than the formula.
+      as_run: repeat the authors' program; otherwise the formula alone.
       chunk_size: as for ``pair_connectedness``.
 
     Returns:
@@ -101,7 +101,8 @@ def published_correlation_length(
       ValueError: if the states are not boolean squares of at most 512 sites, or ``transition`` is outside [0, 1].
 
     References:
-      D. Bayo, A. Honecker and R. A. Römer, New J. Phys. 25, 113041 (2023), and their program perco_generate_corr.py.
+      D. Bayo, A. Honecker and R. A. Römer, New J. Phys. 25, 113041 (2023), and perco_generate_corr.py of their public
+      program DisQS/MachineLearning-Percolation.
     """
     check_states(states)
     if not 0 <= transition <= 1:
