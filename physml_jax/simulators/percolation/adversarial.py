@@ -25,9 +25,7 @@ from physml_jax.typing import Array, Key
 LINES = ("horizontal", "vertical", "diagonal", "any")
 
 
-def path(
-    keys: Key, num_occupied: Array, *, size: int, law: str = "wandering", orientation: str = "vertical"
-) -> Array:
+def path(keys: Key, num_occupied: Array, *, size: int, law: str = "wandering", orientation: str = "vertical") -> Array:
     """Random states that hold a random walk across the lattice, so they span at any density.
 
     Args:
@@ -111,9 +109,7 @@ def row_cut(keys: Key, num_occupied: Array, *, size: int, thickness: int = 1) ->
     Raises:
       ValueError: for a bad size or thickness, or batch axes that differ.
     """
-    return lines(
-        keys, num_occupied, size=size, num_lines=1, thickness=thickness, value=0, orientation="horizontal"
-    )
+    return lines(keys, num_occupied, size=size, num_lines=1, thickness=thickness, value=0, orientation="horizontal")
 
 
 def lines(
