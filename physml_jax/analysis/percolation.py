@@ -114,6 +114,30 @@ def shares(outcome: np.ndarray, codes: np.ndarray) -> Shares:
     )
 
 
+def spanning_fraction(spanning: np.ndarray, density: np.ndarray) -> tuple[Levels, Shares]:
+    """Shares of spanning states over the density: the curve P(p) of a finite lattice; Q(p) = 1 - P(p).
+
+    Args:
+      spanning: bool or 0/1 ``[N]``.
+      density: float ``[N]``, fraction of occupied sites.
+
+    Returns:
+      The densities (pooled where they hardly repeat, see ``levels``) and the shares with Wilson's 95 % interval.
+
+    Raises:
+      ValueError: if there is no example, lengths differ, a density is not finite, or an outcome is neither 0 nor 1.
+
+    Example:
+      >>> at, of = spanning_fraction([0, 1, 1, 1], [0.5, 0.5, 0.7, 0.7])
+      >>> at.density.tolist(), of.share.tolist()
+      ([0.5, 0.7], [0.5, 1.0])
+    """
+    outcome, at = np.asarray(spanning), levels(density)
+    if not np.isin(outcome, (0, 1)).all():
+        raise ValueError("spanning: expected 0 or 1 for every state")
+    return at, shares(outcome, at.codes)
+
+
 def density_oracle(density: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The best that a predictor can do that sees only the density: at every density, the more frequent answer.
 

@@ -86,7 +86,7 @@ def published_correlation_length(
     The program that made the published numbers does two more things, which ``as_run`` repeats. Distances without a
     connected pair are dropped from the list of values but not from that of distances, so the k-th positive value is
     taken for the k-th distance. And at densities up to ``transition`` as well, the sum ends after the first distance
-    at which g - (s_max / L^2)^2 < 1e-8; just below the transition this halves the length at L = 20.
+    at which g - (s_max / L^2)^2 < 1e-8. At L = 100 and p = 0.585 the mean length is 7.4, that of the formula 16.0.
 
     Args:
       states: bool [B, L, L], L at most 512.
