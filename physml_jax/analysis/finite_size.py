@@ -32,6 +32,8 @@ from scipy.stats import binom, chi2
 from physml_jax.core.rng import stream_key
 
 _MAX_ITERATIONS = 60
+#: Largest part of the variance of a curve that the binomial spread of the number of sites may be.
+_SHARPEST = 0.9
 
 
 class Estimate(NamedTuple):
@@ -178,7 +180,7 @@ def collapse(
       correction: exponent omega of a term ``b L^-omega`` in ln(F / (1 - F)); ``None`` for none. Needs three sizes.
       exact_count: the records are shares at exact densities, with ``p_k L_k^2`` occupied sites, and the fit is to be
         that of independent occupation, see ``occupation_average``. The width of the fitted curve is reduced by that of
-        the binomial distribution, as if both were normal.
+        the binomial distribution, as if both were normal. A step that is sharper than that is refused.
       window: as in ``crossings``.
       num_resamples: bootstrap samples; 0 for none.
       seed: of the bootstrap.
@@ -187,8 +189,8 @@ def collapse(
       The fit.
 
     Raises:
-      ValueError: for records that make no sense, fewer than two sizes (three with a correction), or fewer records in
-        the window than fitted numbers.
+      ValueError: for records that make no sense, fewer than two sizes (three with a correction), fewer records in the
+        window than fitted numbers, or exact counts whose shares make a step.
     """
     p, size, successes, totals = _records(p, size, successes, totals)
     sizes = np.unique(size)
@@ -211,6 +213,11 @@ def collapse(
     ]
     rest = np.array(samples).reshape(-1, len(best))
     threshold, steepness, coefficients = best[0], best[1], best[2 + (correction is not None) :]
+    if exact_count and model.smearing_share(best) > _SHARPEST:
+        raise ValueError(
+            "successes: at exact counts the shares change more steeply with p than independent occupation spreads the "
+            "number of sites; such a step has no width to fit"
+        )
     freedom = int(used.sum()) - len(best)
     return Collapse(
         threshold=_estimate(threshold, rest[:, 0]),
@@ -294,6 +301,12 @@ class _Model:
             return x
         return _sharpened(x, np.sqrt(self.p * (1 - self.p)) / self.size * scale, coefficients)
 
+    def smearing_share(self, theta):
+        """Largest part of the fitted variance that the binomial spread of the number of sites makes up."""
+        scale = np.exp(theta[1] * self.log_size)
+        wide = _middle_and_width(theta[2 + (self.shift is not None) :])[1]
+        return float(np.max((np.sqrt(self.p * (1 - self.p)) / self.size * scale / wide) ** 2))
+
     def logit(self, theta):
         """ln(Q / (1 - Q)) of the records [K]."""
         extra = self.shift is not None
@@ -358,19 +371,24 @@ def _sharpened(x, smearing, coefficients):
     """Scaled variables at which the curve of independent occupation has the shares of exact counts.
 
     A normal distribution of thresholds with standard deviation w becomes, by smearing with s, one with
-    ``sqrt(w^2 + s^2)``; the median stays. The logistic slope a of a normal curve of width w at its median is
-    ``4 / (sqrt(2 pi) w)``.
+    ``sqrt(w^2 + s^2)``; the median stays.
+    """
+    middle, wide = _middle_and_width(coefficients)
+    return middle + (x - middle) / np.sqrt(np.maximum(1 - (smearing / wide) ** 2, (1 - _SHARPEST) / 2))
+
+
+def _middle_and_width(coefficients):
+    """Median and standard deviation of a normal curve with the median and the slope there of the fitted one.
+
+    The slope of the logit of a normal curve of width w at its median is ``4 / (sqrt(2 pi) w)``.
     """
     middle = 0.0
     derivative = np.polynomial.polynomial.polyder(coefficients)
     for _ in range(4):
-        slope = float(np.polynomial.polynomial.polyval(middle, derivative))
-        if slope <= 0:
-            return x
+        slope = max(float(np.polynomial.polynomial.polyval(middle, derivative)), 1e-9)
         middle -= float(np.clip(np.polynomial.polynomial.polyval(middle, coefficients) / slope, -1.0, 1.0))
     slope = max(float(np.polynomial.polynomial.polyval(middle, derivative)), 1e-9)
-    wide = 4 / (np.sqrt(2 * np.pi) * slope)
-    return middle + (x - middle) / np.sqrt(np.maximum(1 - (smearing / wide) ** 2, 0.05))
+    return middle, 4 / (np.sqrt(2 * np.pi) * slope)
 
 
 class _Curve(NamedTuple):

@@ -16,6 +16,8 @@ TRUTH = "true labels"
 #: Sets of ordinary states; the others are made to mislead and have no scaling.
 _ORDINARY = ("random", "bernoulli")
 _MIN_LEVELS = 5
+#: Slopes of two sizes that are equal within the noise give any exponent.
+_LARGEST_EXPONENT = 10
 
 
 class Records(NamedTuple):
@@ -102,7 +104,7 @@ def table(found: Mapping[str, Scaled]) -> Table:
     rows = []
     for name, s in found.items():
         if not s.fits:
-            rows.append([name, None, None, None, None, None, None, "no fit"])
+            rows.append([name, None, None, None, None, None, None, "no fit: flat, or a step in the density"])
             continue
         threshold, exponent = (seeds.mean([getattr(f, k).value for f in s.fits]) for k in ("threshold", "exponent"))
         fit = s.fits[0]
@@ -153,7 +155,7 @@ def crossing_table(found: Mapping[str, Scaled]) -> Table | None:
             c.threshold.value,
             _interval(c.threshold, 4),
             c.share,
-            c.exponent.value,
+            c.exponent.value if c.exponent.value < _LARGEST_EXPONENT else None,
             _interval(c.exponent, 2),
         ]
         for name, s in found.items()
@@ -235,13 +237,15 @@ def _records(sets, outcome) -> Records:
 
 
 def _fit(records: Records, **settings) -> finite_size.Collapse | None:
-    """A network that says the same everywhere has no transition to fit."""
+    """A network that says the same everywhere, or has a step, has no transition to fit; nor a curve that goes down."""
     try:
         fit = finite_size.collapse(*records[:4], **settings)
     except (ValueError, np.linalg.LinAlgError):
         return None
+    inside = np.linspace(fit.x[fit.used].min(), fit.x[fit.used].max(), 100)
+    rising = np.diff(finite_size.scaling_function(fit, inside)).min() > -0.02
     sound = 0 < fit.threshold.value < 1 and 0.1 < fit.exponent.value < 20
-    return fit if sound else None
+    return fit if sound and rising else None
 
 
 def _interval(x: finite_size.Estimate, digits: int) -> str | None:

@@ -158,7 +158,7 @@ def _summary(answered, compared, first, fitted, probes, scaled, beside) -> list[
     if scaled:
         lines.append(
             f"Infinite lattice: p_c = {published.CRITICAL_DENSITY:.5f}, nu = 4/3. A network that reads the density "
-            "has a step at its threshold for every size; then nu means nothing."
+            "has a step at its threshold, equally sharp at every size, that no scaling describes."
         )
     return lines
 

@@ -71,7 +71,7 @@ def confusion(models: Mapping[str, Answers], first: States, names: Sequence[str]
         for i in range(2):
             cells = [f"{matrix[i, j]:.1f}" + ("" if error is None else f" ± {error[i, j]:.1f}") for j in range(2)]
             shares = [float(matrix[i, j] / matrix.sum()) for j in range(2)]
-            rows.append([name, names[i], *cells, float(matrix[i].sum()), *shares])
+            rows.append([name, names[i], *cells, f"{matrix[i].sum():.1f}", *shares])
     columns = (
         "method",
         "true class",

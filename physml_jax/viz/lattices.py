@@ -107,7 +107,7 @@ def flood(
     with style.styled():
         from matplotlib import colormaps
 
-        figure = style.new_figure(style.WIDTH, n * 2.3 + 0.35)
+        figure = style.new_figure(style.WIDTH, n * 2.3 + 0.7)
         axes = figure.subplots(n, 3, squeeze=False)
         for i in range(n):
             truth = np.where(states[i], np.where(joined[i], 2, 1), 0)

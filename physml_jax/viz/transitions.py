@@ -159,6 +159,9 @@ def collapse(
         raise ValueError("sources: expected at least one")
     n = len(sources)
     sizes = np.unique(np.concatenate([s.size for s in sources.values()]))
+    fitted = [s.p[s.used] for s in sources.values() if s.used is not None]
+    # All rows show the densities of the first fit, the one of the truth.
+    ends = (fitted[0].min(), fitted[0].max()) if fitted else None
     with style.styled():
         figure = style.new_figure(style.WIDTH, 0.45 + 2.15 * n)
         axes = figure.subplots(n, 2, squeeze=False, sharey=True)
@@ -180,14 +183,14 @@ def collapse(
                     right.errorbar(s.x[used], s.share[used], yerr=error[:, used], linestyle="", **look)
             if s.curve is not None:
                 right.plot(*s.curve, color="black", linewidth=0.9, zorder=1)
-                inside = s.p[s.used]
-                margin = 0.15 * (inside.max() - inside.min())
-                left.set_xlim(inside.min() - margin, inside.max() + margin)
             else:
                 right.text(0.5, 0.5, "no fit", ha="center", va="center", color=style.GREY, transform=right.transAxes)
             if critical is not None:
                 left.axvline(critical, color=style.GREY, linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
-            left.set(ylabel=f"{ylabel}", ylim=(-0.03, 1.03))
+            left.set(ylabel=ylabel, ylim=(-0.03, 1.03))
+            if ends is not None:
+                margin = 0.1 * (ends[1] - ends[0])
+                left.set_xlim(ends[0] - margin, ends[1] + margin)
             left.set_title(style.plain_text(name), loc="left")
             right.set_title(s.text, loc="left")
         axes[-1, 0].set_xlabel(xlabel)

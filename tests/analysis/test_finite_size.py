@@ -172,3 +172,9 @@ def test_bad_settings():
         fs.occupation_average(np.array([9]), np.array([0.5]), num_sites=4)
     with pytest.raises(ValueError, match="p: expected"):
         fs.occupation_average(np.array([1]), np.array([1.5]), num_sites=4)
+
+
+def test_a_step_has_no_width_to_fit():
+    step = records(sizes=(16, 32, 64), n=200, share=lambda p, size: expit(300 * (p - 0.585)))
+    with pytest.raises(ValueError, match="no width to fit"):
+        fs.collapse(*step, exact_count=True, degree=1, num_resamples=0)

@@ -153,7 +153,7 @@ def test_confusion(held, report):
     found = report.metrics["models"]["resnet"]
     np.testing.assert_allclose(found["confusion"], counts.mean(0))
     np.testing.assert_allclose(found["confusion_standard_error"], counts.std(0, ddof=1) / np.sqrt(3))
-    assert [r[4] for r in report.tables["confusion"].rows[:2]] == [np.sum(truth == 0), np.sum(truth == 1)]
+    assert [float(r[4]) for r in report.tables["confusion"].rows[:2]] == [np.sum(truth == 0), np.sum(truth == 1)]
 
 
 def test_probes(held, report):
