@@ -273,7 +273,7 @@ def _metrics(models: Mapping[str, Scored], compared: Mapping[str, Scored]) -> di
     found = [_numbers(s) for s in models.values()]
     out: dict[str, Any] = {
         "model": found[0],
-        "baselines": {name.replace(" ", "_"): _numbers(s) for name, s in compared.items()},
+        "baselines": {name.replace(" ", "_").replace("-", "_"): _numbers(s) for name, s in compared.items()},
     }
     if len(found) > 1:
         means = np.array([f["accuracy"] for f in found])

@@ -105,3 +105,31 @@ def test_bad_input(change, match):
 def test_no_runs():
     with pytest.raises(ValueError, match="at least one finished run"):
         classification.make_report()([])
+
+
+def test_seeds_of_one_model_are_averaged():
+    runs = [make_run(seed=s)._replace(member=s) for s in range(3)] + [make_run(seed=9, sharpness=5.0, name="vit")]
+    report = classification.make_report()(runs)
+    by_seed = [report.metrics["runs"][f"resnet, run {i}"]["accuracy"] for i in (1, 2, 3)]
+    found = report.metrics["models"]["resnet"]["accuracy"]
+    assert found["mean"] == pytest.approx(np.mean(by_seed)) and found["num_seeds"] == 3
+    assert found["standard_error"] == pytest.approx(np.std(by_seed, ddof=1) / np.sqrt(3))
+    assert [r[:2] for r in report.tables["models"].rows] == [["resnet", 3], ["vit", 1]]
+    assert {"confusion", "confusion_2"} <= set(report.figures)
+    assert any(line.startswith("resnet: accuracy over 3 seeds") for line in report.summary)
+
+
+def test_classes_of_equal_density():
+    """31 classes: ticks are densities, and counting by a linear read-out of mean pooling is exact."""
+    densities = np.round(np.linspace(0.1, 0.9, 31), 3)
+    label = np.arange(62) % 31
+    counts = np.round(densities[label] * 400).astype(int)
+    rng = np.random.default_rng(0)
+    image = np.array([(rng.permutation(400) < c).reshape(20, 20, 1) for c in counts]).astype(np.float32)
+    examples = {"label": label, "density": (counts / 400).astype(np.float32), "image": image}
+    run = Run("net", {}, [], examples, {"logits": np.eye(31)[label]}, {}, examples)
+    report = classification.make_report()([run])
+    assert report.metrics["baselines"]["linear_read_out_of_mean_pooling"]["accuracy"] == 1
+    assert any("a linear read-out of mean pooling makes no error" in line for line in report.summary)
+    ticks = [t.get_text() for t in report.figures["confusion"][0].axes[0].get_xticklabels()]
+    assert ticks == [f"{c / 400:.4g}" for c in counts[:31]]
