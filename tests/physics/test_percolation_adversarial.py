@@ -295,3 +295,13 @@ def test_what_fills_a_set_up_is_uniform():
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(keys(2), jnp.array([3, 4]))
+
+
+def test_a_walk_that_takes_too_long_goes_straight_down(monkeypatch):
+    """After four steps no walk has crossed 13 rows: the rest is one straight column, and all is still one cluster."""
+    monkeypatch.setattr(walks, "max_steps", lambda size: 4)
+    visited = np.asarray(walks.walk(keys(40), size=13))
+    np.testing.assert_array_equal(flags(visited)["vertical"], True)
+    assert all(scipy.ndimage.label(v)[1] == 1 for v in visited)
+    np.testing.assert_array_equal(visited[:, 5:].sum(2), 1)
+    np.testing.assert_array_equal(visited[:, 5:].any(1).sum(1), 1)
