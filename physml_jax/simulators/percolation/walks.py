@@ -29,7 +29,7 @@ def walk(keys: Key, *, size: int, law: str = "wandering", orientation: str = "ve
     * ``wandering``: starts in a random column of the first row; every step goes down with probability 2/5, and up,
       left or right with probability 1/5 each; a step that would leave the lattice is not made. The walk ends where it
       first meets the last row. One that has not met it after ``max_steps(size)`` steps (fewer than one in a thousand)
-      goes straight down from there. It has overhangs and dead ends: about ``2.8 L`` sites at L = 100.
+      goes straight down from there. It has overhangs and dead ends: about ``2.7 L`` sites at L = 100.
     * ``staircase``: the published set: starts in column ``L // 2``, and then steps one column to the left or to the
       right, with probability 1/2 each (inwards at an edge), and one row down, in turn: ``2 L - 1`` sites.
 
