@@ -1,5 +1,6 @@
 """Curves over the control parameter of a transition: shares with bands, panels of answers, scaling and collapse."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ def panels(
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for ax, (title, curves) in zip(axes.ravel(), groups.items(), strict=False):
             _panel(ax, _checked(x, "x"), curves, limits, marks, ylim)
-            ax.set_title(style.plain_text(title), pad=10)
+            ax.set_title(_wrapped(title), pad=10)
         for ax in axes.ravel()[n:]:
             ax.set_axis_off()
         for ax in axes[:, 0]:
@@ -231,7 +232,7 @@ def scatter_of_errors(x: np.ndarray, errors: Mapping[str, np.ndarray], *, xlabel
             ax.scatter(x, e, s=4, alpha=0.35, linewidths=0, color=style.COLOURS[i % len(style.COLOURS)])
             bins = np.unique(codes)
             ax.plot([x[codes == b].mean() for b in bins], [e[codes == b].mean() for b in bins], color="black")
-            ax.set_title(style.plain_text(name))
+            ax.set_title(_wrapped(name))
             ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4))
         for ax in axes.ravel()[len(errors) :]:
             ax.set_axis_off()
@@ -284,6 +285,11 @@ def _panel(ax, x, curves: Mapping[str, Band], limits, marks, ylim):
             color=style.GREY,
             fontsize=7,
         )
+
+
+def _wrapped(text: str) -> str:
+    """A title that fits a third of the page."""
+    return style.plain_text(textwrap.fill(text, 28))
 
 
 def _checked(x: Sequence[float] | np.ndarray, name: str) -> np.ndarray:
