@@ -29,11 +29,8 @@ import numpy as np
 from scipy.special import expit
 from scipy.stats import binom, chi2
 
+from physml_jax.analysis.scaling_model import SHARPEST, CollapseModel, Curve, fit_curve, in_window
 from physml_jax.core.rng import stream_key
-
-_MAX_ITERATIONS = 60
-#: Largest part of the variance of a curve that the binomial spread of the number of sites may be.
-_SHARPEST = 0.9
 
 
 class Estimate(NamedTuple):
@@ -132,11 +129,11 @@ def crossings(
     p, size, successes, totals = _records(p, size, successes, totals)
     sizes = np.unique(size)
     # The windows are chosen once: resampling estimates the noise of the counts, not that of the choice.
-    used = {int(s): _window(p[size == s], successes[size == s], totals[size == s], window) for s in sizes}
+    used = {int(s): in_window(p[size == s], successes[size == s], totals[size == s], window) for s in sizes}
 
     def curves(counts):
         return {
-            s: _polynomial(p[size == s][keep], counts[size == s][keep], totals[size == s][keep], degree)
+            s: fit_curve(p[size == s][keep], counts[size == s][keep], totals[size == s][keep], degree)
             for s, keep in used.items()
         }
 
@@ -200,11 +197,11 @@ def collapse(
         raise ValueError(f"degree: expected an integer of at least 1, got {degree}")
     used = np.zeros(len(p), bool)
     for s in sizes:
-        used[size == s] = _window(p[size == s], successes[size == s], totals[size == s], window)
+        used[size == s] = in_window(p[size == s], successes[size == s], totals[size == s], window)
     num_fitted = 2 + (correction is not None) + degree + 1
     if used.sum() <= num_fitted:
         raise ValueError(f"p: {used.sum()} records in the window cannot fix {num_fitted} numbers; add densities")
-    model = _Model(p[used], size[used].astype(np.float64), degree, correction, exact_count)
+    model = CollapseModel(p[used], size[used].astype(np.float64), degree, correction, exact_count)
     first = model.start(successes[used], totals[used])
     best, deviance = model.fit(successes[used], totals[used], first)
     samples = [
@@ -213,7 +210,7 @@ def collapse(
     ]
     rest = np.array(samples).reshape(-1, len(best))
     threshold, steepness, coefficients = best[0], best[1], best[2 + (correction is not None) :]
-    if exact_count and model.smearing_share(best) > _SHARPEST:
+    if exact_count and model.smearing_share(best) > SHARPEST:
         raise ValueError(
             "successes: at exact counts the shares change more steeply with p than independent occupation spreads the "
             "number of sites; such a step has no width to fit"
@@ -224,7 +221,7 @@ def collapse(
         exponent=_estimate(1 / steepness, 1 / rest[:, 1]),
         correction=None if correction is None else float(best[2]),
         coefficients=coefficients,
-        x=_Model(p, size.astype(np.float64), degree, None, exact_count).scaled(best[0], best[1], coefficients),
+        x=CollapseModel(p, size.astype(np.float64), degree, None, exact_count).scaled(best[0], best[1], coefficients),
         used=used,
         deviance=deviance,
         degrees_of_freedom=freedom,
@@ -280,165 +277,7 @@ def resample(successes: np.ndarray, totals: np.ndarray, *, num_resamples: int, s
     return binom.ppf(np.asarray(uniform, np.float64), np.asarray(totals)[None], share[None])
 
 
-class _Model:
-    """The likelihood of a collapse; parameters are p_c, 1/nu, [b], then the coefficients of the polynomial.
-
-    The constant coefficient is free: a crossing need not lie at a share of 1/2.
-    """
-
-    def __init__(self, p, size, degree, correction, exact):
-        self.p, self.size, self.degree, self.exact = p, size, degree, exact
-        self.log_size = np.log(size)
-        # Relative to the smallest size, so that the amplitude is a number of order one.
-        self.shift = None if correction is None else (size / size.min()) ** -correction
-        self.amplitude_unit = 1.0 if correction is None else size.min() ** correction
-
-    def scaled(self, threshold, steepness, coefficients):
-        """Scaled variable of the records [K]."""
-        scale = np.exp(steepness * self.log_size)
-        x = (self.p - threshold) * scale
-        if not self.exact:
-            return x
-        return _sharpened(x, np.sqrt(self.p * (1 - self.p)) / self.size * scale, coefficients)
-
-    def smearing_share(self, theta):
-        """Largest part of the fitted variance that the binomial spread of the number of sites makes up."""
-        scale = np.exp(theta[1] * self.log_size)
-        wide = _middle_and_width(theta[2 + (self.shift is not None) :])[1]
-        return float(np.max((np.sqrt(self.p * (1 - self.p)) / self.size * scale / wide) ** 2))
-
-    def logit(self, theta):
-        """ln(Q / (1 - Q)) of the records [K]."""
-        extra = self.shift is not None
-        threshold, steepness, coefficients = theta[0], theta[1], theta[2 + extra :]
-        logit = np.polynomial.polynomial.polyval(self.scaled(threshold, steepness, coefficients), coefficients)
-        return logit + theta[2] / self.amplitude_unit * self.shift if extra else logit
-
-    def design(self, theta):
-        """The logit and its derivatives by the parameters, [K] and [K, n]; central differences in float64."""
-        steps = 1e-6 * np.maximum(np.abs(theta), 1e-2)
-        columns = [
-            (self.logit(theta + h) - self.logit(theta - h)) / (2 * step)
-            for h, step in zip(np.diag(steps), steps, strict=True)
-        ]
-        return self.logit(theta), np.column_stack(columns)
-
-    def start(self, successes, totals):
-        """The best of a few exponents, each with the threshold where a straight fit to all sizes reaches 1/2."""
-        line = _polynomial(self.p, successes, totals, 1)
-        middle = float(np.clip(line.centre - line.width * line.coefficients[0] / line.coefficients[1], *_ends(self.p)))
-        extra = [0.0] if self.shift is not None else []
-        found = []
-        for steepness in (0.4, 0.75, 1.2):
-            x = (self.p - middle) * self.size**steepness
-            unit = np.abs(x).max() or 1.0
-            coefficients = _irls((x / unit)[:, None] ** np.arange(self.degree + 1), successes, totals)
-            found.append([middle, steepness, *extra, *(coefficients / unit ** np.arange(self.degree + 1))])
-        return min((self.fit(successes, totals, np.array(f)) for f in found), key=lambda r: r[1])[0]
-
-    def fit(self, successes, totals, theta):
-        """Fisher scoring with step halving from ``theta``; returns the parameters and the deviance."""
-        logit, design = self.design(theta)
-        deviance = _deviance(logit, successes, totals)
-        damping = 1e-6
-        for _ in range(_MAX_ITERATIONS):
-            share = expit(logit)
-            weight = totals * share * (1 - share)
-            information = design.T @ (weight[:, None] * design)
-            gradient = design.T @ (successes - totals * share)
-            scale = np.sqrt(np.diag(information)) + 1e-30  # parameters of very different units
-            step = np.linalg.solve(
-                information / np.outer(scale, scale) + damping * np.eye(len(theta)), gradient / scale
-            )
-            new = theta + step / scale
-            if 0.02 < new[1] < 20:
-                new_logit, new_design = self.design(new)
-                new_deviance = _deviance(new_logit, successes, totals)
-                if new_deviance <= deviance:
-                    gain, deviance = deviance - new_deviance, new_deviance
-                    theta, logit, design = new, new_logit, new_design
-                    damping = max(damping / 10, 1e-9)
-                    if gain < 1e-9 * (1 + deviance):
-                        break
-                    continue
-            damping = max(10 * damping, 1e-6)
-            if damping > 1e8:
-                break
-        return theta, float(deviance)
-
-
-def _sharpened(x, smearing, coefficients):
-    """Scaled variables at which the curve of independent occupation has the shares of exact counts.
-
-    A normal distribution of thresholds with standard deviation w becomes, by smearing with s, one with
-    ``sqrt(w^2 + s^2)``; the median stays.
-    """
-    middle, wide = _middle_and_width(coefficients)
-    return middle + (x - middle) / np.sqrt(np.maximum(1 - (smearing / wide) ** 2, (1 - _SHARPEST) / 2))
-
-
-def _middle_and_width(coefficients):
-    """Median and standard deviation of a normal curve with the median and the slope there of the fitted one.
-
-    The slope of the logit of a normal curve of width w at its median is ``4 / (sqrt(2 pi) w)``.
-    """
-    middle = 0.0
-    derivative = np.polynomial.polynomial.polyder(coefficients)
-    for _ in range(4):
-        slope = max(float(np.polynomial.polynomial.polyval(middle, derivative)), 1e-9)
-        middle -= float(np.clip(np.polynomial.polynomial.polyval(middle, coefficients) / slope, -1.0, 1.0))
-    slope = max(float(np.polynomial.polynomial.polyval(middle, derivative)), 1e-9)
-    return middle, 4 / (np.sqrt(2 * np.pi) * slope)
-
-
-class _Curve(NamedTuple):
-    """A polynomial for a logit in (p - centre) / width."""
-
-    centre: float
-    width: float
-    coefficients: np.ndarray
-
-    def logit(self, p):
-        return np.polynomial.polynomial.polyval((p - self.centre) / self.width, self.coefficients)
-
-    def slope(self, p):
-        derivative = np.polynomial.polynomial.polyder(self.coefficients)
-        return np.polynomial.polynomial.polyval((p - self.centre) / self.width, derivative) / self.width
-
-
-def _polynomial(p, successes, totals, degree) -> _Curve:
-    low, high = _ends(p)
-    centre, width = (low + high) / 2, (high - low) / 2 or 1.0
-    degree = min(degree, len(np.unique(p)) - 1)
-    return _Curve(centre, width, _irls(((p - centre) / width)[:, None] ** np.arange(degree + 1), successes, totals))
-
-
-def _irls(design, successes, totals):
-    """Logistic regression of counts; the tiny ridge keeps perfectly separated records from running away."""
-    theta = np.zeros(design.shape[1])
-    ridge = 1e-3 * np.eye(design.shape[1])
-    for _ in range(_MAX_ITERATIONS):
-        share = expit(design @ theta)
-        weight = totals * share * (1 - share)
-        gradient = design.T @ (successes - totals * share) - ridge @ theta
-        step = np.linalg.solve(design.T @ (weight[:, None] * design) + ridge, gradient)
-        theta = theta + step * min(1.0, 4.0 / (np.abs(step).max() + 1e-30))
-        if np.abs(step).max() < 1e-9:
-            break
-    return theta
-
-
-def _window(p, successes, totals, window):
-    """Which records of one size a straight fit places inside the window; at least the three nearest its middle."""
-    line = _polynomial(p, successes, totals, 1)
-    share = expit(line.logit(p))
-    keep = (share > window[0]) & (share < window[1])
-    if keep.sum() < 3:
-        keep[np.argsort(np.abs(share - 0.5), kind="stable")[:3]] = True
-    return keep
-
-
-def _cross(small: _Curve, large: _Curve, low, high, a, b):
+def _cross(small: Curve, large: Curve, low, high, a, b):
     if not low < high:
         return None
     grid = np.linspace(low, high, 2001)
@@ -454,28 +293,12 @@ def _cross(small: _Curve, large: _Curve, low, high, a, b):
     return at, float(expit(small.logit(at))), float(np.log(b / a) / np.log(slopes[1] / slopes[0]))
 
 
-def _deviance(logit, successes, totals):
-    """Twice the log-likelihood that is missing to the shares themselves; 0 ln 0 = 0."""
-    share = np.clip(expit(logit), 1e-300, 1.0)
-    rest = np.clip(expit(-logit), 1e-300, 1.0)
-    failures = totals - successes
-    observed = successes / totals
-    with np.errstate(divide="ignore", invalid="ignore"):
-        hit = np.where(successes > 0, successes * (np.log(observed) - np.log(share)), 0.0)
-        miss = np.where(failures > 0, failures * (np.log(1 - observed) - np.log(rest)), 0.0)
-    return float(2 * np.sum(hit + miss))
-
-
 def _estimate(value, samples) -> Estimate:
     samples = np.asarray(samples, np.float64)
     if len(samples) < 20:
         return Estimate(float(value))
     low, high = np.percentile(samples, [2.5, 97.5])
     return Estimate(float(value), float(low), float(high), float(samples.std(ddof=1)))
-
-
-def _ends(p):
-    return float(np.min(p)), float(np.max(p))
 
 
 def _records(p, size, successes, totals):

@@ -134,7 +134,12 @@ def test_collapse():
 def test_scatter_of_errors():
     rng = np.random.default_rng(0)
     x = rng.random(200)
-    figure = transitions.scatter_of_errors(x, {"net": 0.5 - x, "line": 0 * x, "baseline: monotone function of density": x}, xlabel="density", ylabel="error")
+    figure = transitions.scatter_of_errors(
+        x,
+        {"net": 0.5 - x, "line": 0 * x, "baseline: monotone function of density": x},
+        xlabel="density",
+        ylabel="error",
+    )
     line = figure.axes[0].get_lines()[1]
     np.testing.assert_allclose(line.get_ydata(), 0.5 - line.get_xdata())
     drawn(figure)
