@@ -1,4 +1,4 @@
-"""One report of several trained runs: ``python experiments/compare.py --runs=workdirs/a,workdirs/b --workdir=workdirs/ab``.
+"""One report of several runs: ``python experiments/compare.py --runs=workdirs/a,workdirs/b --workdir=workdirs/ab``.
 
 Every run is restored from its work directory with the options it was trained with and answers the examples of its own
 report; nothing is trained. The report is the one of the first run's config. Runs that were evaluated on other examples

@@ -61,7 +61,10 @@ def workdir_of(config_flag, value):
         return Path(value)
     flag = flags.FLAGS[config_flag.name]
     path, _, arg = config_flags.get_config_filename(flag).partition(":")
-    return workdir.default_workdir(path, arg, config_flags.get_override_values(flag))
+    overrides = config_flags.get_override_values(flag)
+    # What only changes the report belongs to the same run.
+    training = {k: v for k, v in overrides.items() if not k.startswith(("report.", "data.probes."))}
+    return workdir.default_workdir(path, arg, training)
 
 
 @contextlib.contextmanager

@@ -26,8 +26,8 @@ def ensemble(task: Task, num_members: int, *, shared_batches: bool, method: str 
       shared_batches: all members see the same batch [B, ...]; otherwise the training batch is [S, B, ...]. Evaluation
         batches are always [B, ...].
       method: ``vmap`` (one program on stacked arrays, for accelerators), ``scan`` (one member after the other within
-        the step), or ``auto``: ``scan`` on a CPU, where a convolution with its own weights per member runs 1.5 to 4
-        times slower than one convolution at a time, otherwise ``vmap``.
+        the step), or ``auto``: ``scan`` on a CPU, otherwise ``vmap``. On a CPU a step of either costs what the members
+        cost alone (within 25 % for a ResNet-18), but ``scan`` compiles one member instead of S.
 
     Returns:
       A task whose state, metrics and predictions carry the axis S first; ``weight`` of its scores stays [B].

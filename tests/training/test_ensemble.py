@@ -65,7 +65,7 @@ def test_a_run_of_three_seeds(tmp_path):
     built = setup.build(config(keep_best="accuracy"))
     mesh = sharding.make_mesh()
     sources = setup.open_sources(built, mesh)
-    assert sources["train"].batch(0)["image"].shape == (3, 16, 8, 8, 1)
+    assert sources["train"].batch(0)["image"].shape == (3, 16, 12, 12, 1)
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     whole.mkdir()
     parts.mkdir()

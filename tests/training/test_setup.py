@@ -1,7 +1,9 @@
+import jax
+import numpy as np
 import pytest
 
 from configs import base, percolation_density
-from physml_jax.training import setup
+from physml_jax.training import loop, setup, sharding
 
 
 def config():
@@ -76,3 +78,28 @@ def test_the_users_own_module_is_reached_by_its_dotted_name(tmp_path, monkeypatc
     changed = config()
     changed["model"] = {"name": "my_lab.models", "kwargs": {"num_classes": 9}}
     setup.build(changed)
+
+
+def test_probes_are_extra_evaluation_sets(tmp_path):
+    """A probe replaces arguments of the evaluation splits; it may have another size; its answers come with the run."""
+    changed = config()
+    changed["data"]["probes"] = {"larger": {"size": 12, "num_examples": 10}, "sparse": {"densities": (0.1,)}}
+    changed["data"]["test_kwargs"] = {"num_examples": 20}
+    experiment = setup.build(changed)
+    assert experiment.datasets["probe/larger"].spec["image"].shape == (12, 12, 1)
+    assert experiment.datasets["test"].num_examples == 20
+    mesh = sharding.make_mesh()
+    sources = setup.open_sources(experiment, mesh)
+    state = jax.jit(lambda: loop.init_state(experiment, setup.train_spec(experiment)))()
+    (run,) = loop.finished_runs(experiment, sources, state, tmp_path)
+    assert run.probes["larger"].examples["image"].shape == (10, 12, 12, 1)
+    assert run.probes["larger"].predictions["logits"].shape[0] == 10
+    assert set(np.unique(run.probes["sparse"].examples["label"])) == {0}
+    assert len(run.scores["accuracy"]) == 20
+
+
+def test_an_unknown_argument_of_a_probe_is_named():
+    changed = config()
+    changed["data"]["probes"] = {"larger": {"sise": 12}}
+    with pytest.raises(ValueError, match=r"data.probes.larger: unknown sise"):
+        setup.build(changed)
