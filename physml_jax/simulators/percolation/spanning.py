@@ -21,6 +21,8 @@ Words = tuple[Array, ...]  # one uint32 array per 32 columns, lowest bit first; 
 
 #: States per pass on a CPU: their words stay in its caches. An accelerator takes the whole batch at once.
 CPU_CHUNK = 256
+#: The states that are left when they are one in FEW go on alone.
+FEW = 4
 
 
 class Spanning(NamedTuple):
@@ -88,15 +90,17 @@ def _chunk_size(chunk_size):
 
 
 def _spanning(states):
-    # Both directions are one batch of twice the size: the transposed lattices stand behind the others.
-    last = states.transpose(1, 2, 0)
-    both = tuple(map(lambda *w: jnp.concatenate(w, axis=-1), pack(last), pack(last.swapaxes(0, 1))))
+    # Both directions are one batch of twice the size: the rows of transposed lattices are the columns of the others.
+    columns = _pack_columns(states)
+    rows = _transpose_bits(columns)
+    both = tuple(jnp.concatenate([rows[i], columns[i]], axis=-1) for i in range(len(rows)))
     joined = reaches_bottom(both)
     return joined[: len(states)], joined[len(states) :]
 
 
 def _connected(states):
-    return unpack(flood(pack(states.transpose(1, 2, 0))), states.shape[2]).transpose(2, 0, 1)
+    rows = _transpose_bits(_pack_columns(states))
+    return unpack(flood(tuple(rows[i] for i in range(len(rows)))), states.shape[2]).transpose(2, 0, 1)
 
 
 def pack(sites: Array) -> Words:
@@ -109,6 +113,40 @@ def pack(sites: Array) -> Words:
     return tuple(word(sites[:, start : start + 32]) for start in range(0, sites.shape[1], 32))
 
 
+def _pack_columns(states):
+    """Columns of sites as words: bool [B, L, L] -> uint32 [words, L, B], lowest bit in the highest row.
+
+    The loop over words keeps XLA from fusing the sums with the transposition: on a CPU, sums along the last axis of
+    many states in turn take eight times as long.
+    """
+    num, size = len(states), states.shape[2]
+    padded = jnp.pad(states, ((0, 0), (0, -size % 32), (0, 0)))
+    bit = jnp.arange(32, dtype=jnp.uint32)[None, :, None]
+
+    def word(i):
+        rows = lax.dynamic_slice_in_dim(padded, 32 * i, 32, axis=1)
+        return (rows.astype(jnp.uint32) << bit).sum(1, dtype=jnp.uint32)
+
+    words = lax.map(word, jnp.arange(padded.shape[1] // 32))
+    return words.reshape(-1, num, size).transpose(0, 2, 1)
+
+
+def _transpose_bits(words):
+    """Words of the columns of square lattices to words of their rows, or back: uint32 [words, L, B].
+
+    Blocks of 32 x 32 bits are transposed by exchanging their quarters, the quarters of these, and so on (Warren,
+    Hacker's Delight, 2nd ed., section 7-3).
+    """
+    num, size, batch = words.shape
+    x = jnp.pad(words, ((0, 0), (0, 32 * num - size), (0, 0))).reshape(num, num, 32, batch)
+    for half, mask in ((16, 0x0000FFFF), (8, 0x00FF00FF), (4, 0x0F0F0F0F), (2, 0x33333333), (1, 0x55555555)):
+        x = x.reshape(num, num, 16 // half, 2, half, batch)
+        first, second = x[:, :, :, 0], x[:, :, :, 1]
+        exchanged = ((first >> half) ^ second) & jnp.uint32(mask)
+        x = jnp.stack([first ^ (exchanged << half), second ^ exchanged], axis=3).reshape(num, num, 32, batch)
+    return x.swapaxes(0, 1).reshape(num, 32 * num, batch)[:, :size]
+
+
 def unpack(words: Words, num_columns: int) -> Array:
     """The inverse of ``pack``: bool [rows, num_columns, B]."""
     bit = jnp.arange(32, dtype=jnp.uint32)[None, :, None]
@@ -116,18 +154,34 @@ def unpack(words: Words, num_columns: int) -> Array:
     return sites[:, :num_columns].astype(bool)
 
 
-def flood(occupied: Words, *, until_bottom: bool = False) -> Words:
-    """All sites joined to the first row, by double sweeps until nothing changes.
+def flood(occupied: Words) -> Words:
+    """All sites joined to the first row: words of uint32 [rows, B]."""
+    joined, active = _first_walk(occupied)
+    return _double_sweeps(occupied, joined, active, most_active=0, until_bottom=False)[0]
 
-    Args:
-      occupied: words of the occupied sites, uint32 [rows, B] each.
-      until_bottom: a state that has reached its last row needs no further sweeps; its words are then incomplete.
 
-    Returns:
-      Words of the joined sites.
+def reaches_bottom(occupied: Words) -> Array:
+    """Whether occupied sites join the first and the last row: bool [B].
+
+    A state that has reached its last row is done. As the slowest of a few hundred states takes four times as long as
+    the average one, those that are left after some sweeps are gathered and go on alone.
     """
-    nothing = tuple(jnp.zeros_like(w[0]) for w in occupied)
-    everything = tuple(jnp.full_like(w[0], 0xFFFFFFFF) for w in occupied)
+    num = occupied[0].shape[1]
+    joined, active = _first_walk(occupied)
+    active &= ~_any_bit(w[-1] for w in joined)
+    few = num // FEW
+    joined, active = _double_sweeps(occupied, joined, active, most_active=few, until_bottom=True)
+    reached = _any_bit(w[-1] for w in joined)
+    if few == 0:
+        return reached
+    left = jnp.nonzero(active, size=few, fill_value=0)[0]  # where fewer are left, state 0 fills up: no harm
+    occupied, joined = ([w[:, left] for w in words] for words in (occupied, joined))
+    joined, _ = _double_sweeps(tuple(occupied), tuple(joined), active[left], most_active=0, until_bottom=True)
+    return reached.at[left].max(_any_bit(w[-1] for w in joined))
+
+
+def _walk(occupied, joined, above, *, upwards):
+    """One walk over the rows: (joined sites, a word [B] that is not 0 if there are more of them than before)."""
 
     def row(carry, xs):
         before, changed = carry
@@ -137,29 +191,30 @@ def flood(occupied: Words, *, until_bottom: bool = False) -> Words:
             changed = changed | (a ^ b)
         return (new, changed), new
 
-    def sweep(joined, above, *, reverse):
-        (_, changed), joined = lax.scan(row, (above, nothing[0]), (occupied, joined), reverse=reverse)
-        return joined, changed
+    (_, changed), joined = lax.scan(row, (above, jnp.zeros_like(above[0])), (occupied, joined), reverse=upwards)
+    return joined, changed
 
-    def unfinished(joined, changed):
-        return changed & ~_any_bit(w[-1] for w in joined) if until_bottom else changed
+
+def _first_walk(occupied):
+    """Down from a full row above the first: everything that stands in the first row is joined to it."""
+    nothing = tuple(jnp.zeros_like(w) for w in occupied)
+    joined, changed = _walk(occupied, nothing, tuple(jnp.full_like(w[0], 0xFFFFFFFF) for w in occupied), upwards=False)
+    return joined, changed != 0
+
+
+def _double_sweeps(occupied, joined, active, *, most_active, until_bottom):
+    """Walks up and down while more than ``most_active`` states change: (joined sites, states that still do)."""
+    nothing = tuple(jnp.zeros_like(w[0]) for w in occupied)
 
     def double(carry):
         joined, _ = carry
-        joined, risen = sweep(joined, nothing, reverse=True)
-        joined, fallen = sweep(joined, nothing, reverse=False)
+        joined, risen = _walk(occupied, joined, nothing, upwards=True)
+        joined, fallen = _walk(occupied, joined, nothing, upwards=False)
         # Either walk leaves the state closed in its own direction, so one that adds nothing is the last.
-        return joined, unfinished(joined, (risen != 0) & (fallen != 0))
+        active = (risen != 0) & (fallen != 0)
+        return joined, active & ~_any_bit(w[-1] for w in joined) if until_bottom else active
 
-    # Everything that stands in the first row is joined to it: a full row above it.
-    joined, fallen = sweep(tuple(jnp.zeros_like(w) for w in occupied), everything, reverse=False)
-    joined, _ = lax.while_loop(lambda carry: carry[1].any(), double, (joined, unfinished(joined, fallen != 0)))
-    return joined
-
-
-def reaches_bottom(occupied: Words) -> Array:
-    """Whether occupied sites join the first and the last row: bool [B]."""
-    return _any_bit(w[-1] for w in flood(occupied, until_bottom=True))
+    return lax.while_loop(lambda carry: carry[1].sum(dtype=jnp.int32) > most_active, double, (joined, active))
 
 
 def _fill_row(seeds, occupied):
