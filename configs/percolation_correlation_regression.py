@@ -3,7 +3,7 @@
     python experiments/train.py --config=configs/percolation_correlation_regression.py
 
 The target is log(1 + xi) of the state's own correlation length, scaled. The report holds the network against the best
-function of the density alone. Default: L = 100, a quarter of the published width.
+function of the density alone. Default: L = 100, an eighth of the published width, three seeds.
 
 ``:below`` and ``:above`` use only the 12 densities below 0.585 or the 18 above. ``:paper``: full width, 279,000 states,
 ten seeds. ``:smoke``: seconds.

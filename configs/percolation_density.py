@@ -2,8 +2,8 @@
 
     python experiments/train.py --config=configs/percolation_density.py
 
-Default: L = 100, a quarter of the published width. Counting the occupied sites answers the question exactly, and
-the mean over the picture followed by a linear map does it: both stand in the report. Wall time and scores:
+Default: L = 100, an eighth of the published width, three seeds. Counting the occupied sites answers the question
+exactly, and the mean over the picture followed by a linear map does it: both stand in the report. Wall time and scores:
 docs/results.md.
 
 ``:paper``: the published protocol, ten seeds. ``:smoke``: seconds.

@@ -2,8 +2,9 @@
 
     python experiments/train.py --config=configs/percolation_density_regression.py
 
-Default: L = 100, a quarter of the published width. The mean over the picture is the density, so a linear map has no
-error at all; the network's error says what its non-linear layers cost. Wall time and scores: docs/results.md.
+Default: L = 100, an eighth of the published width, three seeds. The mean over the picture is the density, so a linear
+map has no error at all; the network's error says what its non-linear layers cost. Wall time and scores:
+docs/results.md.
 
 ``:paper``: the published protocol (mean squared error), ten seeds. ``:smoke``: seconds.
 """
@@ -35,5 +36,6 @@ def regression(c, target: str, *, scale: tuple[float, float], transform: str = "
         "huber_delta": 1.0,
         "ema_decay": 0.0,
     }
-    c.train.keep_best = "-squared_error"
+    if c.train.keep_best:
+        c.train.keep_best = "-squared_error"
     c.report.name = "regression"

@@ -135,16 +135,18 @@ def open_sources(
         )
         for s in splits
     }
-    if experiment.datasets["train"].num_examples is not None:
-        sources["reference"] = make_source(
-            experiment.datasets["train"],
-            seed=seed,
-            split="train",
-            batch_size=data["eval_batch_size"],
-            sharding=over_batch(mesh),
-            shuffle=False,
-            read=readers["train"],
-        )
+    train = experiment.datasets["train"]
+    if train.num_examples is None:  # the beginning of the stream
+        train = train._replace(num_examples=experiment.config["report"]["max_reference"])
+    sources["reference"] = make_source(
+        train,
+        seed=seed,
+        split="train",
+        batch_size=data["eval_batch_size"],
+        sharding=over_batch(mesh),
+        shuffle=False,
+        read=readers["train"],
+    )
     return sources
 
 
