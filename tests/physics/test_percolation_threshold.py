@@ -71,8 +71,8 @@ def test_thresholds_do_not_depend_on_the_batch():
 
 
 def test_mean_thresholds_of_the_published_size():
-    """L = 100, mean of n / L^2: 0.58554 in either direction, 0.59263 in one, 0.59972 in both (20 000 lattices by a
-    union-find program). n = 300 here, abs(z) < 5. The mean of the wrong direction fails the same test.
+    """L = 100, mean of n / L^2: 0.58554 in either direction, 0.59263 in one, 0.59972 in both, computed beforehand with
+    another program. n = 300 here, abs(z) < 5. The mean of the wrong direction fails the same test.
     """
     n = 300
     found = jax.jit(lambda k: percolation.spanning_threshold(k, size=100))(example_key(5, "x", jnp.arange(n)))
