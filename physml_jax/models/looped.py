@@ -11,11 +11,16 @@ can only grow, is bounded, and therefore has a fixed point, which is the output.
 Training unrolls a fixed number of iterations; evaluation runs until the state stands still.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from physml_jax.typing import Array
+from physml_jax.typing import Array, Tree
+
+#: Sites that evaluation on CPU iterates together.
+_CHUNK_SITES = 10_000
 
 
 class Looped(nn.Module):
@@ -42,25 +47,29 @@ class Looped(nn.Module):
         occupancy = inputs[..., 0].astype(self.dtype)
         kernel, bias, readout, offset = (w.astype(self.dtype) for w in (kernel, bias, readout, offset))
 
-        # The occupancy and the flag never change: their share of the convolution is computed once.
-        first_row = jnp.zeros_like(occupancy).at[:, 0].set(1)
-        still = _conv(occupancy, kernel[:, :, 1]) + _conv(first_row, kernel[:, :, 2]) + bias[:, None, None, None]
+        def rule(lattices):
+            """The logits after the first iteration, and the map from one iteration to the next."""
+            # The occupancy and the flag never change: their share of the convolution is computed once.
+            first_row = jnp.zeros_like(lattices).at[:, 0].set(1)
+            still = _conv(lattices, kernel[:, :, 1]) + _conv(first_row, kernel[:, :, 2]) + bias[:, None, None, None]
 
-        def update(logits):
-            moving = _conv(jax.nn.sigmoid(logits), kernel[:, :, 0])
-            new = jnp.einsum("f,fbhw->bhw", readout[:, 0], jax.nn.relu(still + moving)) + offset
-            return jnp.maximum(logits, new) if self.monotone else new
+            def update(logits):
+                moving = _conv(jax.nn.sigmoid(logits), kernel[:, :, 0])
+                new = jnp.einsum("f,fbhw->bhw", readout[:, 0], jax.nn.relu(still + moving)) + offset
+                return jnp.maximum(logits, new) if self.monotone else new
 
-        # The state starts at 0, the logits therefore at what the first iteration makes of it.
-        logits = jnp.einsum("f,fbhw->bhw", readout[:, 0], jax.nn.relu(still)) + offset
+            # The state starts at 0, the logits therefore at what the first iteration makes of it.
+            return jnp.einsum("f,fbhw->bhw", readout[:, 0], jax.nn.relu(still)) + offset, update
+
         if train:
+            logits, update = rule(occupancy)
             logits, _ = jax.lax.scan(lambda z, _: (update(z), None), logits, None, length=self.num_iterations - 1)
         else:
-            logits, arrival = self._settle(update, logits)
+            logits, arrival = _in_chunks(lambda rows: self._settle(*rule(rows)), occupancy)
             self.sow("intermediates", "arrival", arrival[..., None])
         return logits[..., None].astype(jnp.float32)
 
-    def _settle(self, update, logits):
+    def _settle(self, logits, update):
         """Iterates until every row stands still; a row that does is frozen, so that no row depends on the others."""
 
         def body(carry):
@@ -121,6 +130,22 @@ def make_model(
         monotone=monotone,
         dtype=dtype,
     )
+
+
+def _in_chunks(fn: Callable[[Array], Tree], lattices: Array) -> Tree:
+    """``fn(lattices)``, on CPU a few rows at a time.
+
+    The states of a chunk then stay in the cache for hundreds of iterations, and no row waits for the slowest of the
+    batch: three times as fast at 100x100. An accelerator wants all rows at once.
+    """
+    rows, height, width = lattices.shape
+    chunk = max(1, _CHUNK_SITES // (height * width))
+    if jax.default_backend() != "cpu" or chunk >= rows:
+        return fn(lattices)
+    num_chunks = -(-rows // chunk)
+    taken = jnp.minimum(jnp.arange(num_chunks * chunk), rows - 1).reshape(num_chunks, chunk)
+    out = jax.lax.map(lambda r: fn(lattices[r]), taken)
+    return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:rows], out)
 
 
 def _conv(x: Array, kernel: Array) -> Array:

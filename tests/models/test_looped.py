@@ -93,6 +93,16 @@ def test_training_ends_where_evaluation_does():
     assert not reached[:, 2:].any()  # two iterations see two rows
 
 
+def test_chunks_are_the_whole(monkeypatch):
+    """Evaluation a few rows at a time, with a padded last chunk, gives what it gives at once."""
+    x, params = lattices(rows=5), flood_parameters()
+    whole, sown = run(looped.make_model(hidden=1), params, x, mutable=["intermediates"])
+    monkeypatch.setattr(looped, "_CHUNK_SITES", 2 * 81)
+    parts, sown_parts = run(looped.make_model(hidden=1), params, x, mutable=["intermediates"])
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    np.testing.assert_array_equal(*(s["intermediates"]["arrival"][0] for s in (sown, sown_parts)))
+
+
 @pytest.mark.parametrize("monotone", [True, False])
 def test_rows_do_not_depend_on_their_neighbours(monotone, key):
     """Also with random weights, where rows stand still at different times."""
