@@ -23,7 +23,7 @@ def get_config(arg: str = ""):
     c.model.kwargs = {
         "patch": 4,
         "dim": 96,
-        "depth": 6,
+        "depth": 4,
         "num_heads": 3,
         "mlp_ratio": 4,
         "num_classes": 1,
@@ -34,7 +34,7 @@ def get_config(arg: str = ""):
         "dtype": "float32",
     }
     c.optim.learning_rate = 1e-3
-    c.train.num_steps = 2000
+    c.train.num_steps = 1600
     if arg == "smoke":
         c.model.kwargs.dim = 12
         c.model.kwargs.depth = 2
