@@ -118,5 +118,5 @@ def _draw(ax, matrix, share, names, errors, *, level):
 
 
 def _count(value, error=None):
-    text = f"{value:.0f}" if float(value).is_integer() and error is None else f"{value:.1f}"
+    text = f"{value:.0f}" if abs(value - round(value)) < 1e-6 and error is None else f"{value:.1f}"
     return text if error is None else f"{text}\n± {error:.1f}"

@@ -9,6 +9,7 @@ import numpy as np
 from physml_jax.viz import style
 
 #: Columns of a metrics file that say how the machine fared, not the model.
+_ERROR = "_stderr"  # what the training loop appends to the name of a metric of an ensemble
 _BOOKKEEPING = frozenset({"step", "time_s", "weight"})
 _TITLES = {
     "r_index": "index of fit $R$",
@@ -23,7 +24,8 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, validation_prefix: 
     """Loss terms and validation scores over the steps of a run.
 
     Training and validation values of the same name share a panel. A panel whose values are positive and span more than
-    a factor of 30 has a logarithmic axis. At most twelve quantities are drawn, the loss first.
+    a factor of 30 has a logarithmic axis. At most twelve quantities are drawn, the loss first. Where a row holds
+    ``<name>_stderr`` too, the standard error over the seeds of an ensemble, it is a band around the curve.
 
     Args:
       history: rows of a metrics file in order, each with ``step`` and scalars; rows may hold different scalars.
@@ -35,21 +37,22 @@ def training_curves(history: Sequence[Mapping[str, Any]], *, validation_prefix: 
     Raises:
       ValueError: if the history holds no quantity with a value that is finite.
     """
-    panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    panels: dict[str, dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
     names = dict.fromkeys(k for row in history for k in row)
     for name in names:
         rows = [(row["step"], row[name]) for row in history if _is_number(row.get(name)) and "step" in row]
         base = name.removeprefix(validation_prefix)
-        if rows and base not in _BOOKKEEPING:
+        if rows and base not in _BOOKKEEPING and not base.endswith(_ERROR):
             kind = "training" if base == name else "validation"
-            panels.setdefault(base, {})[kind] = tuple(np.array(rows, np.float64).T)
+            errors = [row.get(name + _ERROR, 0.0) for row in history if _is_number(row.get(name)) and "step" in row]
+            panels.setdefault(base, {})[kind] = (*np.array(rows, np.float64).T, np.array(errors, np.float64))
     if not panels:
         raise ValueError("history: expected rows with a step and at least one finite number")
     # The total loss first, then other terms, then what only the validation split has.
     order = sorted(panels, key=lambda p: (p != "loss", "training" not in panels[p], list(panels).index(p)))[:12]
     columns = min(3, len(order))
     rows = math.ceil(len(order) / columns)
-    last = max(x[-1] for kinds in panels.values() for x, _ in kinds.values()) or 1
+    last = max(x[-1] for kinds in panels.values() for x, *_ in kinds.values()) or 1
     with style.styled():
         figure = style.new_figure(style.WIDTH if columns > 1 else style.HALF_WIDTH, 0.35 + 1.75 * rows)
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -216,10 +219,13 @@ def rate_curves(
 
 
 def _curve(ax, name, kinds):
-    positive = [y for _, y in kinds.values()]
-    low, high = min(y.min() for y in positive), max(y.max() for y in positive)
-    for kind, (x, y) in kinds.items():
+    values = [y for _, y, _ in kinds.values()]
+    low, high = min(y.min() for y in values), max(y.max() for y in values)
+    for kind, (x, y, error) in kinds.items():
         validation = kind == "validation"
+        if error.any():
+            band = (np.maximum(y - error, low), y + error)  # a logarithmic axis has no room below the lowest value
+            ax.fill_between(x, *band, color=style.COLOURS[1 if validation else 0], alpha=0.25, linewidth=0)
         ax.plot(
             x,
             y,

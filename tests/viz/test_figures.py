@@ -223,3 +223,10 @@ def test_no_trace_in_the_callers_settings():
     before = dict(matplotlib.rcParams)
     curves.ecdf({"model": np.array([0.5, 0.6])})
     assert dict(matplotlib.rcParams) == before
+
+
+def test_training_curves_of_an_ensemble_have_bands():
+    history = [{"step": s, "loss": 1.0 / s, "loss_stderr": 0.1, "validation/loss": 1.5 / s} for s in (1, 2, 3)]
+    figure = curves.training_curves(history)
+    (panel,) = [ax for ax in figure.axes if ax.get_title()]
+    assert len(panel.collections) == 1 and len(panel.get_lines()) == 2
