@@ -54,10 +54,7 @@ def connected(arg: str):
     c.data.probes = percolation_spanning.probes(arg, num_examples=100)
     c.data.probes.pivotal_200 = {"states": "pivotal", "size": 200, "num_examples": 20}
     c.data.probes.random_200 = {"size": 200, "num_examples": 31}
-    critical = {"densities": tuple(p for p in percolation_spanning.DENSITIES if 0.54 < p < 0.67)}
-    c.data.probes.scaling_16 = {"size": 16, "num_examples": 4600, **critical}
-    c.data.probes.scaling_32 = {"size": 32, "num_examples": 2300, **critical}
-    c.data.probes.scaling_64 = {"size": 64, "num_examples": 690, **critical}
+    c.data.probes.update(percolation_spanning.sizes(arg, {16: 4600, 32: 2300, 64: 690}))
     c.task.name = "connectivity"
     c.task.kwargs = {
         "inputs": "image",
@@ -78,8 +75,8 @@ def connected(arg: str):
         c.data.test_kwargs = {"num_examples": 62, "size": 12}
         c.data.batch_size = 16
         c.data.eval_batch_size = 32
-        for probe in c.data.probes.values():
-            probe.size, probe.num_examples = 12, 12
+        c.data.probes.pivotal_200.update(size=16, num_examples=12)
+        c.data.probes.random_200.update(size=16, num_examples=12)
     if arg == "paper":
         c.data.test_kwargs.num_examples = 31_000
         c.data.eval_batch_size = 250

@@ -27,7 +27,7 @@ def get_config(arg: str = ""):
         raise base.unknown_variant(arg, VARIANTS)
     c = data(arg)
     c.data.kwargs.targets = ("label", "density", "spanning")
-    c.data.probes = probes(arg)
+    c.data.probes = {**probes(arg), **sizes(arg, {32: 2300, 64: 2300})}
     classifier(c, arg, num_classes=2, label="spanning")
     report(c)
     return c
@@ -89,6 +89,15 @@ def probes(arg: str, *, num_examples: int = 400):
         "path": {"states": "path", "densities": (0.1, 0.2, 0.3, 0.4, 0.5), **common},
         "anti_path": {"states": "anti_path", "orientation": "both", "densities": (0.7, 0.8, 0.9), **common},
     }
+    return ml_collections.ConfigDict(sets)
+
+
+def sizes(arg: str, num_examples: dict[int, int]):
+    """States of other sizes around the threshold, for finite-size scaling: size -> number of states."""
+    critical = tuple(p for p in DENSITIES if 0.54 < p < 0.67)
+    if arg == "smoke":
+        num_examples = {8: 23}
+    sets = {f"size_{n}": {"size": n, "densities": critical, "num_examples": k} for n, k in num_examples.items()}
     return ml_collections.ConfigDict(sets)
 
 
