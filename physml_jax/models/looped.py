@@ -37,12 +37,9 @@ class Looped(nn.Module):
     def __call__(self, inputs: Array, *, train: bool) -> Array:
         if inputs.ndim != 4 or inputs.shape[3] != 1:
             raise ValueError(f"inputs: expected float [B, H, W, 1], got {list(inputs.shape)}")
-        # States that start near 0 and neighbours that matter from the start: with the usual initialisation every state
-        # starts near 1/2 and about every second training stays there.
-        kernel_init = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")
-        kernel = self.param("kernel", kernel_init, (3, 3, 3, self.hidden), jnp.float32)
+        kernel = self.param("kernel", _excitatory_kernel, (3, 3, 3, self.hidden), jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.hidden,), jnp.float32)
-        readout = self.param("readout", nn.initializers.lecun_normal(), (self.hidden, 1), jnp.float32)
+        readout = self.param("readout", _excitatory_readout, (self.hidden, 1), jnp.float32)
         offset = self.param("offset", nn.initializers.constant(-3.0), (), jnp.float32)
         occupancy = inputs[..., 0].astype(self.dtype)
         kernel, bias, readout, offset = (w.astype(self.dtype) for w in (kernel, bias, readout, offset))
@@ -130,6 +127,20 @@ def make_model(
         monotone=monotone,
         dtype=dtype,
     )
+
+
+def _excitatory_kernel(key, shape, dtype):
+    """Twice LeCun's, with neighbours that excite: the weights of the state are positive.
+
+    Together with an offset that lets states start near 0, and a positive readout, this keeps trainings off a plateau on
+    which the network calls every occupied site joined: with signs at random some seeds never leave it.
+    """
+    kernel = nn.initializers.variance_scaling(4.0, "fan_in", "truncated_normal")(key, shape, dtype)
+    return kernel.at[:, :, 0].set(jnp.abs(kernel[:, :, 0]))
+
+
+def _excitatory_readout(key, shape, dtype):
+    return jnp.abs(nn.initializers.lecun_normal()(key, shape, dtype))
 
 
 def _in_chunks(fn: Callable[[Array], Tree], lattices: Array) -> Tree:

@@ -121,7 +121,8 @@ def test_states_only_grow(key):
         outs = []
         for n in (3, 7):
             model = looped.make_model(hidden=4, num_iterations=n, monotone=monotone)
-            params = jax.tree.map(lambda w: 3 * w, model.init(key, x, train=False)["params"])
+            params = model.init(key, x, train=False)["params"]
+            params = {**params, "readout": -3 * params["readout"]}  # neighbours that inhibit
             outs.append(np.asarray(model.apply({"params": params}, x, train=True)))
         lowered[monotone] = bool((outs[1] < outs[0] - 1e-6).any())
     assert lowered == {True: False, False: True}
