@@ -134,12 +134,15 @@ class Task(NamedTuple):
       step: (state, batch, key) -> (state, metrics); one optimizer step, metrics are scalars, ``loss`` among them.
       predict: (state, batch, key) -> arrays with the batch axis first.
       evaluate: (state, batch, key) -> per-example scores [B] by name, and ``weight`` [B].
+      score: (predictions, batch) -> what ``evaluate`` gives, for tasks whose prediction is so expensive that a report
+        should not pay for it twice; ``None`` otherwise.
     """
 
     init: Callable[[Key, Batch], TrainState]
     step: Callable[[TrainState, Batch, Key], tuple[TrainState, Metrics]]
     predict: Callable[[TrainState, Batch, Key], dict[str, Array]]
     evaluate: Callable[[TrainState, Batch, Key], dict[str, Array]]
+    score: Callable[[dict[str, Array], Batch], dict[str, Array]] | None = None
 
 
 class Probe(NamedTuple):

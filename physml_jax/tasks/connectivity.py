@@ -21,6 +21,7 @@ LABELS = ("vertical", "spanning")
 
 #: Logit of spanning where the last row holds no occupied site: such a state cannot span.
 _NEVER = -20.0
+_SMALLEST = 1e-30  # probability whose logarithm is still finite in float32
 
 
 def make_task(
@@ -93,7 +94,7 @@ def make_task(
             )
             if supervision == "mask":
                 losses = optax.sigmoid_binary_cross_entropy(sites, batch[mask])
-                accuracy = _site_accuracy(sites, batch[mask], lattice)
+                accuracy = _site_accuracy(sites > 0, batch[mask], lattice)
             else:
                 logit, target = spanning_logit(sites, lattice), batch[label]
                 losses = optax.sigmoid_binary_cross_entropy(logit, target.astype(logit.dtype))
@@ -104,39 +105,37 @@ def make_task(
         state = apply_gradients(state, grads, tx, mutable=mutable, ema_decay=ema_decay)
         return state, {"loss": loss, "accuracy": accuracy}
 
-    def forward(state, batch):
-        """Logits of the label [B] and of the sites [B, H, W, 1], and what the model sowed, of the lattices as given."""
+    def predict(state, batch, key):
+        del key
         params, mutable = evaluation_variables(state)
         lattice = oriented(batch[inputs])
         sites, sown = model.apply({"params": params, **mutable}, lattice, train=False, mutable=["intermediates"])
-        size = len(batch[inputs])
-        sown = {k: v[0][:size] for k, v in sown.get("intermediates", {}).items() if k == "arrival"}
-        return spanning_logit(sites, lattice), sites[:size], sown
-
-    def predict(state, batch, key):
-        del key
-        logit, sites, sown = forward(state, batch)
+        logit, size = spanning_logit(sites, lattice), len(batch[inputs])
         probabilities = jnp.stack([jax.nn.sigmoid(-logit), jax.nn.sigmoid(logit)], axis=-1)
-        return {"probabilities": probabilities, "connected": jax.nn.sigmoid(sites), **sown}
+        # Of the lattices as given, not of their transposes.
+        sown = {k: v[0][:size] for k, v in sown.get("intermediates", {}).items() if k == "arrival"}
+        return {"probabilities": probabilities, "connected": jax.nn.sigmoid(sites[:size]), **sown}
 
-    def evaluate(state, batch, key):
-        del key
-        logit, sites, _ = forward(state, batch)
-        target = batch[label] > 0
+    def score(predictions, batch):
+        probabilities, target = predictions["probabilities"], batch[label] > 0
+        of_truth = jnp.where(target, probabilities[:, 1], probabilities[:, 0])
         scores = {
-            "accuracy": ((logit > 0) == target).astype(jnp.float32),
-            "loss": optax.sigmoid_binary_cross_entropy(logit, target.astype(logit.dtype)),
+            "accuracy": ((probabilities[:, 1] > 0.5) == target).astype(jnp.float32),
+            "loss": -jnp.log(jnp.maximum(of_truth, _SMALLEST)),
             "weight": batch["weight"],
         }
         if mask in batch:
-            scores["site_accuracy"] = _site_accuracy(sites, batch[mask], batch[inputs])
+            scores["site_accuracy"] = _site_accuracy(predictions["connected"] > 0.5, batch[mask], batch[inputs])
         return scores
 
-    return Task(init=init, step=step, predict=predict, evaluate=evaluate)
+    def evaluate(state, batch, key):
+        return score(predict(state, batch, key), batch)
+
+    return Task(init=init, step=step, predict=predict, evaluate=evaluate, score=score)
 
 
-def _site_accuracy(sites: Array, mask: Array, lattice: Array) -> Array:
+def _site_accuracy(joined: Array, mask: Array, lattice: Array) -> Array:
     """Share of the occupied sites of each state that are judged rightly, [B]; 1 for a state without any."""
     occupied = lattice > 0
-    wrong = (((sites > 0) != (mask > 0.5)) & occupied).sum(axis=(1, 2, 3))
+    wrong = ((joined != (mask > 0.5)) & occupied).sum(axis=(1, 2, 3))
     return 1 - wrong / jnp.maximum(occupied.sum(axis=(1, 2, 3)), 1)

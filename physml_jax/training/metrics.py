@@ -58,7 +58,8 @@ def collector(task: Task, states: Sequence[TrainState], seed: int) -> Callable[[
 
     @jax.jit
     def both(state, batch, key):
-        return task.predict(state, batch, key), task.evaluate(state, batch, key)
+        predictions = task.predict(state, batch, key)
+        return predictions, task.score(predictions, batch) if task.score else task.evaluate(state, batch, key)
 
     def collect(source: Source) -> list[Probe]:
         size, rows, answers = source.num_examples, [], [[] for _ in states]
