@@ -32,7 +32,7 @@ def get_config(arg: str = ""):
     }
     c.data.kwargs.size = 8
     c.optim.learning_rate = 2e-2
-    c.train.num_steps = 800
+    c.train.num_steps = 2000
     percolation_spanning.few_steps(c, arg)
     return c
 
