@@ -5,6 +5,7 @@ Configs are Python: they run with your rights. Read a config before you run one 
 """
 
 import ml_collections
+from ml_collections.config_dict import placeholder
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -52,6 +53,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.train.checkpoint_every = 200
     c.train.keep_checkpoints = 2
     c.train.keep_best = ""  # a validation score to keep the best parameters by; a leading "-" where smaller is better
+    c.train.init_from = placeholder(str)  # work directory of another run of the same model: start from its parameters
     c.train.reload_best = False  # go on from the best parameters after every validation
     c.train.shared_batches = False  # members of an ensemble see the same batches
     c.train.map_seeds = "auto"  # how an ensemble runs: "vmap", "scan", or what suits the device

@@ -61,6 +61,7 @@ def connected(arg: str):
         "mask": "connected",
         "label": "spanning",
         "supervision": "mask",
+        "hardest": 1.0,
         "ema_decay": 0.0,
     }
     c.optim.name = "adam"

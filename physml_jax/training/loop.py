@@ -184,9 +184,28 @@ def _restore_or_init(experiment, source, mesh, checkpoints):
         init = jax.jit(
             lambda: init_state(experiment, source.spec), out_shardings=replicated(mesh), compiler_options=quick
         )
-        return init()
+        origin = experiment.config["train"]["init_from"]
+        return _warm_start(init(), Path(origin)) if origin else init()
     # The step donates its state, and a restored array may share its memory with Orbax' buffers: copy once.
     return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=replicated(mesh))(restored[1])
+
+
+def _warm_start(state, workdir):
+    """The initial state with the parameters of another run; its optimizer, step and best score are not taken over."""
+    try:
+        found = open_checkpoints(workdir / CHECKPOINTS).restore(state)
+    except OSError as error:
+        raise ValueError(
+            f"train.init_from: {workdir} cannot be used; its run must have the same model, optimizer and number of "
+            f"seeds ({error})"
+        ) from error
+    if found is None:
+        raise ValueError(f"train.init_from: there is no checkpoint in {workdir}")
+    other = found[1]
+    start = state._replace(params=other.params, mutable=other.mutable, ema=other.ema)
+    if state.best is not None:
+        start = start._replace(best=state.best._replace(params=_params(other), mutable=other.mutable))
+    return jax.tree.map(jnp.copy, start)  # nothing shares memory when the first step donates it
 
 
 def _ignore(step, row):

@@ -17,7 +17,9 @@ from physml_jax.training import loop, setup, sharding
 from physml_jax.typing import Source, Task
 
 
-def experiment(num_steps=6, *, poison_at=None, on_step=None, keep_best="", reload_best=False, checkpoint_every=2):
+def experiment(
+    num_steps=6, *, poison_at=None, on_step=None, keep_best="", reload_best=False, init_from=None, checkpoint_every=2
+):
     """Minimises (w - mean(x))^2 with SGD; batch of step s is all s, so every state is known in closed form."""
     tx = optax.sgd(0.25)
 
@@ -49,7 +51,8 @@ def experiment(num_steps=6, *, poison_at=None, on_step=None, keep_best="", reloa
     cadence = {"log_every": 2, "eval_every": 3, "checkpoint_every": checkpoint_every, "keep_checkpoints": 2}
     config = {
         "seed": 0,
-        "train": {"num_steps": num_steps, "keep_best": keep_best, "reload_best": reload_best, **cadence},
+        "train": {"num_steps": num_steps, "keep_best": keep_best, "reload_best": reload_best, "init_from": init_from}
+        | cadence,
         "report": {"split": "validation", "max_reference": 9},
         "task": {"name": "toy"},
         "model": {"name": "line"},
@@ -159,6 +162,24 @@ def test_training_goes_on_from_the_best_parameters(tmp_path):
 def test_reloading_needs_a_score(tmp_path):
     with pytest.raises(ValueError, match=r"train.reload_best: needs train.keep_best"):
         run(tmp_path, reload_best=True)
+
+
+def test_a_run_starts_from_the_parameters_of_another(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    run(first, num_steps=6)
+    state = run(second, num_steps=2, init_from=str(first))
+    w = closed_form(6)
+    for s in range(2):
+        w -= 0.25 * 2 * (w - s)
+    assert int(state.step) == 2
+    np.testing.assert_allclose(state.params["w"], w, rtol=1e-6)
+
+
+def test_a_start_from_nowhere_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train.init_from: there is no checkpoint in .*nowhere"):
+        run(tmp_path, init_from=str(tmp_path / "nowhere"))
 
 
 def test_an_unknown_score_is_refused(tmp_path):
