@@ -157,10 +157,14 @@ def read_config(workdir: str | Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Every leaf in which two nested configs differ, as (dotted name, old value, new value) in JSON, sorted by name."""
+    """Every leaf in which two nested configs differ, as (dotted name, old value, new value) in JSON, sorted by name.
+
+    An option that is not set (null) is as good as absent, so that a later version may add one.
+    """
     a, b = _leaves(old), _leaves(new)
     keys = sorted({*a, *b})
-    return [(k, a.get(k, "(absent)"), b.get(k, "(absent)")) for k in keys if a.get(k) != b.get(k)]
+    differ = [k for k in keys if a.get(k, "null") != b.get(k, "null")]
+    return [(k, a.get(k, "(absent)"), b.get(k, "(absent)")) for k in differ]
 
 
 def write_provenance(workdir: str | Path, *, seed: int, config: Mapping[str, Any]) -> None:
