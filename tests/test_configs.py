@@ -39,14 +39,15 @@ def test_variant_builds_and_traces(name, arg):
 def test_smoke_takes_two_steps(name):
     experiment = setup.build(get_config(name, "smoke"))
     spec = setup.train_spec(experiment)
-    state = jax.jit(lambda: loop.init_state(experiment, spec))()
+    quick = {"xla_backend_optimization_level": "0"}  # two steps do not pay for an optimised program
+    state = jax.jit(lambda: loop.init_state(experiment, spec), compiler_options=quick)()
     noise = {
         k: jax.random.uniform(jax.random.key(1), s.shape, s.dtype)
         if s.dtype == jnp.float32
         else jnp.zeros(s.shape, s.dtype)
         for k, s in spec.items()
     }
-    step = jax.jit(experiment.task.step)
+    step = jax.jit(experiment.task.step, compiler_options=quick)
     for i in range(2):
         state, metrics = step(state, noise, jax.random.key(i))
     assert np.all(np.asarray(state.step) == 2)

@@ -241,7 +241,7 @@ def test_only_damaged_checkpoints_stop_the_run(run_command, copied, flip_bits):
 def test_another_config_is_refused_with_the_difference(run_command, copied):
     outcome = run_command(train(copied, "--config.optim.learning_rate=0.5", "--config.seed=7"), env=ENV)
     assert outcome.returncode == 1
-    assert "  optim.learning_rate: 0.002 -> 0.5\n  seed: 0 -> 7\n" in outcome.output
+    assert "  optim.learning_rate: 0.003 -> 0.5\n  seed: 0 -> 7\n" in outcome.output
     assert "Traceback" not in outcome.output
 
 

@@ -91,6 +91,7 @@ def test_probes_are_extra_evaluation_sets(tmp_path):
     mesh = sharding.make_mesh()
     sources = setup.open_sources(experiment, mesh)
     state = jax.jit(lambda: loop.init_state(experiment, setup.train_spec(experiment)))()
+    (tmp_path / loop.METRICS).touch()
     (run,) = loop.finished_runs(experiment, sources, state, tmp_path)
     assert run.probes["larger"].examples["image"].shape == (10, 12, 12, 1)
     assert run.probes["larger"].predictions["logits"].shape[0] == 10
