@@ -52,8 +52,9 @@ def connected(arg: str):
     c.data.batch_size = 64
     c.data.eval_batch_size = 50
     c.data.probes = percolation_spanning.probes(arg, num_examples=100)
-    c.data.probes.pivotal_200 = {"states": "pivotal", "size": 200, "num_examples": 20}
-    c.data.probes.random_200 = {"size": 200, "num_examples": 31}
+    if arg != "smoke":
+        c.data.probes.pivotal_200 = {"states": "pivotal", "size": 200, "num_examples": 20}
+        c.data.probes.random_200 = {"size": 200, "num_examples": 31}
     c.data.probes.update(percolation_spanning.sizes(arg, {16: 4600, 32: 2300, 64: 690}))
     c.task.name = "connectivity"
     c.task.kwargs = {
@@ -76,8 +77,6 @@ def connected(arg: str):
         c.data.test_kwargs = {"num_examples": 62, "size": 12}
         c.data.batch_size = 16
         c.data.eval_batch_size = 32
-        c.data.probes.pivotal_200.update(size=16, num_examples=12)
-        c.data.probes.random_200.update(size=16, num_examples=12)
     if arg == "paper":
         c.data.test_kwargs.num_examples = 31_000
         c.data.eval_batch_size = 250
