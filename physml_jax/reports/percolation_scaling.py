@@ -16,6 +16,8 @@ TRUTH = "true labels"
 #: Sets of ordinary states; the others are made to mislead and have no scaling.
 _ORDINARY = ("random", "bernoulli")
 _MIN_LEVELS = 5
+#: States per density, on average; fewer are noise in a figure and nothing in a fit.
+_MIN_STATES = 10
 #: Slopes of two sizes that are equal within the noise give any exponent.
 _LARGEST_EXPONENT = 10
 
@@ -222,7 +224,11 @@ def _sets(runs, first, *, label, density) -> dict[str | None, States]:
         for name, probe in run.probes.items():
             if name not in found and kind_of_states(run.config, name) in _ORDINARY:
                 found[name] = states(f"probe {name}", probe.examples, label=label, density=density)
-    found = {name: s for name, s in found.items() if len(s.levels.density) >= _MIN_LEVELS}
+    found = {
+        name: s
+        for name, s in found.items()
+        if len(s.levels.density) >= _MIN_LEVELS and len(s.truth) >= _MIN_STATES * len(s.levels.density)
+    }
     by_kind = {kind: {n: s for n, s in found.items() if s.exact == kind} for kind in (True, False)}
     return max(by_kind.values(), key=lambda sets: len({s.size for s in sets.values()}))
 
