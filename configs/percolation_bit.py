@@ -37,6 +37,7 @@ def get_config(arg: str = ""):
         small = {f"pivotal_{n}": {"states": "pivotal", "size": n, "num_examples": 400} for n in (16, 32)}
         c.data.probes = {**large, **small, "random": random}
     c.model.kwargs.num_iterations = 30
+    c.model.kwargs.max_iterations = 1000  # a network that leaks fills a lattice slowly; a wave needs some 3 L
     c.task.kwargs.label = "vertical"
     c.task.kwargs.supervision = "bit"
     c.optim.learning_rate = 1e-2
