@@ -161,3 +161,28 @@ def test_either_direction_needs_squares(key):
     batch = {"image": jnp.ones((2, 3, 4, 1)), "spanning": jnp.ones(2, jnp.int32), "weight": jnp.ones(2)}
     with pytest.raises(ValueError, match="square"):
         task.evaluate(task.init(key, batch), batch, key)
+
+
+@pytest.mark.parametrize("supervision", ["mask", "bit"])
+def test_the_hardest_share_is_learned_from(key, supervision):
+    """One of four states is judged wrongly; a quarter of the batch holds only that one, so the loss is its loss."""
+    island = np.zeros((3, 3), bool)
+    island[2, 0] = True  # Echo calls it joined to the first row
+    batch = batch_of([STATES[0], STATES[0], STATES[0], island])
+    every, hardest = (
+        make(tx=optax.sgd(0.0), supervision=supervision, hardest=share, label="vertical") for share in (1.0, 0.25)
+    )
+    state = every.init(key, batch)
+    of_all, of_hardest = (task.step(state, batch, key)[1]["loss"] for task in (every, hardest))
+    alone = [
+        float(every.step(state, {k: v[i : i + 1] for k, v in batch.items()}, key)[1]["loss"])
+        for i in range(len(STATES))
+    ]
+    np.testing.assert_allclose(of_all, np.mean(alone), rtol=1e-5)
+    np.testing.assert_allclose(of_hardest, max(alone), rtol=1e-5)
+    assert of_hardest > of_all
+
+
+def test_a_share_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match=r"task.kwargs.hardest: expected a share above 0"):
+        make(hardest=0.0)
