@@ -132,9 +132,7 @@ def _baselines(runs: Sequence[Run], key: str, density: str) -> tuple[dict[str, n
             fitted = held
             break
     if fitted is examples:
-        notes.append(
-            "Baselines are fitted on the test examples themselves, for lack of a training set of that size."
-        )
+        notes.append("Baselines are fitted on the test examples themselves, for lack of a training set of that size.")
     known = _column(fitted[key], f"reference[{key!r}]")
     found = {"mean of the training set": np.full(len(examples[key]), known.mean())}
     if density in fitted and density in examples and density != key:

@@ -26,8 +26,8 @@ CPU_CHUNK = 16
 SMALL = 24
 #: Displacements per pass of the loop over shifts.
 STRIDE = 8
-#: At this size counts come out of a float32 transform to within 0.03 (periodic) or 0.13 (open boundaries, whose transform
-#: is twice as large) and are then rounded.
+#: At this size counts come out of a float32 transform to within 0.03 (periodic) or 0.13 (open boundaries, whose
+#: transform is twice as large) and are then rounded.
 MAX_SIZE = 512
 
 
