@@ -40,7 +40,7 @@ def get_config(arg: str = ""):
     c.optim.kwargs = {"weight_decay": 1e-4}
     c.optim.schedule = {"name": "cosine", "warmup_steps": 0 if arg == "smoke" else 50}
     c.optim.clip_norm = 1.0
-    c.train.update(cgan.train)
+    c.train = cgan.train
     if arg == "":
         c.train.num_steps = 1500
     if arg == "paper":
