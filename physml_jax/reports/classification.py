@@ -134,6 +134,12 @@ def _baselines(
     elif density in fitted and density in run.examples:
         answers = scores.nearest_mean(fitted[density], labels, run.examples[density])
         found[f"nearest class by mean {density}"] = _answers(truth, answers, num_classes)
+        # The best rule of one number where classes are no intervals of it, as of a length that peaks at a transition.
+        shares = [
+            single_feature.binned_mean(fitted[density], (labels == k).astype(np.float64), run.examples[density])
+            for k in range(num_classes)
+        ]
+        found[f"most frequent class at that {density}"] = _answers(truth, np.argmax(shares, axis=0), num_classes)
     if np.ndim(fitted.get("image")) == 4 and np.ndim(run.examples.get("image")) == 4:
         means = single_feature.pooled(fitted["image"]), single_feature.pooled(run.examples["image"])
         if num_classes == 2:

@@ -133,3 +133,15 @@ def test_classes_of_equal_density():
     assert any("a linear read-out of mean pooling makes no error" in line for line in report.summary)
     ticks = [t.get_text() for t in report.figures["confusion"][0].axes[0].get_xticklabels()]
     assert ticks == [f"{c / 400:.4g}" for c in counts[:31]]
+
+
+def test_a_rule_of_the_density_may_leave_a_class_and_come_back():
+    """Class 1 lies in the middle, 0 and 2 share both sides: no rule of nearest means finds it, the majority per density
+    does."""
+    density = np.repeat([0.2, 0.5, 0.8], 40).astype(np.float32)
+    label = np.where(density == np.float32(0.5), 1, 2 * (np.arange(120) % 4 == 0))
+    examples = {"label": label, "density": density}
+    run = Run("net", {"seed": 0}, [], examples, {"logits": np.eye(3)[label]}, {}, examples)
+    found = classification.make_report()([run]).metrics["baselines"]
+    assert found["most_frequent_class_at_that_density"]["accuracy"] == pytest.approx((40 + 30 + 30) / 120)
+    assert found["nearest_class_by_mean_density"]["accuracy"] < 0.8
