@@ -2,7 +2,8 @@
 
 Nothing else in the package knows how an ensemble is trained; the loop sees a task whose metrics are arrays [S] instead
 of scalars. Members differ in their initial parameters, in the keys of their steps and, unless batches are shared, in
-what they see. Member 0 is the run that a single seed would give.
+what they see. Member 0 starts and steps as a single run of that seed; it also sees the same batches where these are
+shared or come from a finite split (members with batches of their own take turns in a stream).
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ def ensemble(task: Task, num_members: int, *, shared_batches: bool, method: str 
         batches are always [B, ...].
       method: ``vmap`` (one program on stacked arrays, for accelerators), ``scan`` (one member after the other within
         the step), or ``auto``: ``scan`` on a CPU, otherwise ``vmap``. On a CPU a step of either costs what the members
-        cost alone (within 25 % for a ResNet-18), but ``scan`` compiles one member instead of S.
+        cost alone (within 30 % for a ResNet-18), but ``scan`` compiles one member instead of S.
 
     Returns:
       A task whose state, metrics and predictions carry the axis S first; ``weight`` of its scores stays [B].
