@@ -29,6 +29,10 @@ BATCH_KEYS: dict[str, str] = {
     "connected": "float32 [H, W, 1]: 1 on occupied sites that are joined to the first row",
     "correlation_length": "float32 []: correlation length of a percolation state, lattice units",
     "correlation_class": "int32 []: number of given edges that the correlation length exceeds",
+    "spins": "int8 [L, L, 1]: Ising spins, -1 or +1",
+    "temperature": "float32 []: temperature, in units of the first coupling",
+    "j2": "float32 []: coupling across the diagonals, in units of the first coupling; positive is antiferromagnetic",
+    "equilibrated": "int32 []: 1 if the chains that made the state passed the test of equilibrium at its point",
     "potential": "float32 [H, W, 1]: electrostatic potential averaged along the zone axis, V",
     "pattern": "float32 [H, W, T]: intensity over tilts, as a fraction of the incident beam, one channel per thickness",
     "few_beam": "float32 [H, W, T]: the same pattern from a handful of strong beams",
@@ -41,6 +45,7 @@ BATCH_KEYS: dict[str, str] = {
 }
 
 SampleFn = Callable[[Key, Array], Batch]  # [B] keys, [B] indices -> B rows; row j knows only its own key and index
+Read = Callable[[np.ndarray], dict[str, np.ndarray]]  # record numbers [B] -> stacked records
 
 
 class Recipe(NamedTuple):
@@ -54,6 +59,9 @@ class Recipe(NamedTuple):
       shard: shard number -> list of records (dicts of NumPy arrays); may take minutes, must be deterministic.
       attribution: one JSON-serialisable entry per source of the data (licence, citation), kept in the manifest.
       labels: one short text per record (a formula, a name), or empty.
+      remarks: the records of one shard, stacked by key -> lines of text about what a user of them should know. They are
+        kept in the manifest, and the log repeats them whenever the data are opened for training.
+      workers: shards that one process computes at the same time, in threads; for shards that occupy one core each.
     """
 
     name: str
@@ -63,6 +71,8 @@ class Recipe(NamedTuple):
     shard: Callable[[int], list[dict[str, np.ndarray]]]
     attribution: Sequence[Mapping[str, Any]] = ()
     labels: Sequence[str] = ()
+    remarks: Callable[[Mapping[str, np.ndarray]], Sequence[str]] | None = None
+    workers: int = 1
 
 
 class Dataset(NamedTuple):
@@ -75,6 +85,12 @@ class Dataset(NamedTuple):
       recipe: how to build the stored records; ``None`` where rows are always simulated.
       rows: for a dataset with a recipe, int64 [num_examples] record numbers of this split; ``None`` means all in
         order.
+      decode: for a dataset whose records are not its examples (packed, or several in one): (records [B, ...] by key,
+        numbers of the examples int32 [B]) -> batch [B, ...], traced, run on the device; ``None``: a record is an
+        example.
+      record: ``ShapeDtypeStruct`` by key of what ``decode`` needs of a record; ``None`` without ``decode``.
+      keep: for a choice that depends on what is stored: reader of records -> int64 numbers of the examples to use,
+        increasing; ``None`` uses all ``num_examples``.
     """
 
     spec: Batch
@@ -82,6 +98,9 @@ class Dataset(NamedTuple):
     sample: SampleFn | None = None
     recipe: Recipe | None = None
     rows: np.ndarray | None = None
+    decode: Callable[[Batch, Array], Batch] | None = None
+    record: Batch | None = None
+    keep: Callable[[Read], np.ndarray] | None = None
 
 
 class Source(NamedTuple):

@@ -85,7 +85,7 @@ def digest_arrays(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(folder: Path, recipe: Recipe, shard_digests: Sequence[str]) -> None:
+def write_manifest(folder: Path, recipe: Recipe, shard_digests: Sequence[str], remarks: Sequence[str] = ()) -> None:
     """Describes the finished records in ``folder``; after this the folder is a data set."""
     content = {
         "format": FORMAT,
@@ -104,6 +104,7 @@ def write_manifest(folder: Path, recipe: Recipe, shard_digests: Sequence[str]) -
         "versions": {"python": platform.python_version(), **{p: _version(p) for p in _PACKAGES}},
         "attribution": [dict(a) for a in recipe.attribution],
         "labels": list(recipe.labels),
+        "remarks": list(remarks),
     }
     content["self"] = _self_digest(content)
     files.write_atomic(folder / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")

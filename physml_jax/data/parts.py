@@ -4,11 +4,13 @@ A part starts with a line that names its data set, its shard and the SHA-256 of 
 misplaced file is recognised and computed again.
 """
 
+import contextlib
 import enum
 import hashlib
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -56,18 +58,18 @@ def compute_parts(
     done, told = 0, False
     while missing:
         busy = []
-        for i in missing:
-            outcome = _one_part(recipe, folder, i, finished)
-            if outcome is _Outcome.OBSOLETE:
-                return False
-            if outcome is _Outcome.BUSY:
-                busy.append(i)
-                if not told:
-                    tell(done, total, f"{recipe.name}: another process is building it too; sharing the work")
-                told = True
-                continue
-            done += 1
-            tell(done, total, f"{recipe.name}: shard {i + 1} of {total}{outcome.value}")
+        with contextlib.closing(_outcomes(recipe, folder, missing, finished)) as outcomes:
+            for i, outcome in outcomes:
+                if outcome is _Outcome.OBSOLETE:
+                    return False
+                if outcome is _Outcome.BUSY:
+                    busy.append(i)
+                    if not told:
+                        tell(done, total, f"{recipe.name}: another process is building it too; sharing the work")
+                    told = True
+                    continue
+                done += 1
+                tell(done, total, f"{recipe.name}: shard {i + 1} of {total}{outcome.value}")
         if len(busy) == len(missing):
             time.sleep(_POLL_SECONDS)
         missing = busy
@@ -87,6 +89,16 @@ def read_part(recipe: Recipe, folder: Path, i: int) -> dict[str, np.ndarray] | N
         return {key: arrays[key] for key in recipe.spec}
 
 
+def compute(recipe: Recipe, i: int) -> dict[str, np.ndarray]:
+    """The records of shard ``i``, computed, checked against the recipe and stacked by key.
+
+    Raises:
+      ValueError: if the records do not fit the recipe or hold values that are not finite.
+
+    """
+    return _stack(recipe, i, recipe.shard(i))
+
+
 def write_part(recipe: Recipe, folder: Path, i: int) -> None:
     """Computes shard ``i``, checks its records and writes its part.
 
@@ -94,11 +106,28 @@ def write_part(recipe: Recipe, folder: Path, i: int) -> None:
       ValueError: if the records do not fit the recipe or hold values that are not finite.
 
     """
-    arrays = _stack(recipe, i, recipe.shard(i))
+    arrays = compute(recipe, i)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     payload = buffer.getvalue()
     files.write_atomic(_path(folder, i), _header(folder, i, payload) + b"\n" + payload)
+
+
+def _outcomes(
+    recipe: Recipe, folder: Path, missing: Sequence[int], finished: Callable[[], bool]
+) -> Iterator[tuple[int, _Outcome]]:
+    """Tries the shards in order, ``recipe.workers`` at a time, and yields them as they end."""
+    if recipe.workers == 1:
+        for i in missing:
+            yield i, _one_part(recipe, folder, i, finished)
+        return
+    with futures.ThreadPoolExecutor(recipe.workers) as pool:
+        running = {pool.submit(_one_part, recipe, folder, i, finished): i for i in missing}
+        try:
+            for one in futures.as_completed(running):
+                yield running[one], one.result()
+        finally:  # after an error no further shard is begun
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _one_part(recipe: Recipe, folder: Path, i: int, finished: Callable[[], bool]) -> _Outcome:

@@ -1,13 +1,13 @@
 """From a dataset to batches: the global batch of any step is a function of (seed, split, step) alone.
 
 Position ``p = step * batch_size + j`` decides row ``j``. In an unlimited stream the example's index is ``p``. A
-finite split is visited epoch by epoch: epoch ``e``
-uses the permutation drawn from the stream (seed, split, e), so neither a restart nor another number of devices
-changes which example is where.
-In evaluation the order is that of the split, and the last batch is padded with copies of the last example that carry
-``weight`` 0. An ensemble whose members see batches of their own reads them as [S, B, ...]: in a stream member ``k``
-takes block ``step * S + k``, in a finite split it has its own order of every epoch; member 0 sees what a single run of
-a finite split sees.
+finite split is visited epoch by epoch: epoch ``e`` uses the permutation drawn from the stream (seed, split, e), so
+neither a restart nor another number of devices changes which example is where. In evaluation the order is that of the
+split, and the last batch is padded with copies of the last example that carry ``weight`` 0. An ensemble whose members
+see batches of their own reads them as [S, B, ...]: in a stream member ``k`` takes block ``step * S + k``, in a finite
+split it has its own order of every epoch; member 0 sees what a single run of a finite split sees.
+
+Stored records reach the device as they are on the disk; what a data set does to them (``Dataset.decode``) runs there.
 """
 
 import functools
@@ -19,9 +19,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from physml_jax.core.rng import example_key, step_key
-from physml_jax.typing import Batch, Dataset, Source
-
-Read = Callable[[np.ndarray], dict[str, np.ndarray]]  # record numbers [B] -> stacked records
+from physml_jax.typing import Batch, Dataset, Read, Source
 
 
 def make_source(
@@ -49,11 +47,12 @@ def make_source(
         ``sharding`` splits their second axis. Needs ``shuffle``. ``None``: batches are [B, ...].
 
     Returns:
-      A source whose batches hold ``index`` and ``weight`` beside the keys of the dataset.
+      A source whose batches hold ``index`` (number of the example in its split) and ``weight`` beside the keys of the
+      dataset.
 
     Raises:
-      ValueError: if the split is empty, unlimited where an end is needed, or the batch does not divide over the
-        devices.
+      ValueError: if the split is empty or nothing of it is kept, unlimited where an end is needed, or the batch does
+        not divide over the devices.
     """
     size = dataset.num_examples
     if size is not None and size < 1:
@@ -76,6 +75,12 @@ def make_source(
             raise ValueError("num_members: evaluation batches are shared by all members")
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     spec = batch_spec(dataset, batch_size, num_members)
+    kept = None
+    if read is not None and dataset.keep is not None:
+        kept = np.asarray(dataset.keep(read), np.int64)
+        size = len(kept)
+        if size < 1:
+            raise ValueError(f"data: none of the {dataset.num_examples} examples of the split {split!r} can be used")
 
     @functools.lru_cache(maxsize=2 * (num_members or 1))
     def order(epoch: int, member: int) -> np.ndarray:
@@ -99,10 +104,12 @@ def make_source(
     def plan(step: int) -> tuple[np.ndarray, np.ndarray]:
         if not shuffle:
             positions = step * batch_size + np.arange(batch_size, dtype=np.int64)
-            return np.minimum(positions, size - 1), (positions < size).astype(np.float32)
-        index = np.stack([visit(step, k) for k in range(num_members or 1)])
-        index = index[0] if num_members is None else index
-        return index, np.ones(index.shape, np.float32)
+            index, weight = np.minimum(positions, size - 1), (positions < size).astype(np.float32)
+        else:
+            index = np.stack([visit(step, k) for k in range(num_members or 1)])
+            index = index[0] if num_members is None else index
+            weight = np.ones(index.shape, np.float32)
+        return index if kept is None else kept[index], weight
 
     def place(values: Callable[[tuple], np.ndarray], like) -> jax.Array:
         rank = 1 if num_members is None else 2
@@ -112,7 +119,14 @@ def make_source(
         rows = dataset.sample(example_key(seed, split, index.reshape(-1)), index.reshape(-1))
         return jax.tree.map(lambda x: x.reshape(index.shape + x.shape[1:]), rows)
 
+    def decoded(records, index):
+        flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[index.ndim :])), records)
+        rows = dataset.decode(flat, index.reshape(-1))
+        return jax.tree.map(lambda x: x.reshape(index.shape + x.shape[1:]), rows)
+
     simulate = jax.jit(simulated, out_shardings=sharding)
+    decode = jax.jit(decoded, out_shardings=sharding)
+    record = dataset.spec if dataset.decode is None else dataset.record
 
     def batch(step: int) -> Batch:
         index, weight = plan(step)
@@ -133,7 +147,11 @@ def make_source(
                 local[slot] = {k: v.reshape(wanted.shape + v.shape[1:]) for k, v in found.items()}
             return local[slot][name]
 
-        return {**{k: place(functools.partial(stored, k), spec[k]) for k in dataset.spec}, **rows}
+        found = {
+            k: place(functools.partial(stored, k), jax.ShapeDtypeStruct((*index.shape, *s.shape), s.dtype))
+            for k, s in record.items()
+        }
+        return {**(found if dataset.decode is None else decode(found, rows["index"])), **rows}
 
     return Source(batch=batch, spec=spec, num_examples=size)
 

@@ -21,7 +21,7 @@ from physml_jax.core import rng
 from physml_jax.data import manifest as manifests
 from physml_jax.data import parts
 from physml_jax.io import files
-from physml_jax.typing import Batch, Dataset, Recipe
+from physml_jax.typing import Batch, Dataset, Read, Recipe
 
 Progress = Callable[[int, int, str], None]  # finished shards, all shards, one line of text
 
@@ -39,15 +39,17 @@ class Store(NamedTuple):
       read: int array [n] of record numbers -> dict of arrays [n, ...]; safe to call from several threads.
       labels: one short text per record, or empty.
       manifest: what the data set says about itself.
+      remarks: what its recipe found worth telling about its records, or empty.
 
     """
 
     path: Path
     length: int
     spec: Batch
-    read: Callable[[Sequence[int] | np.ndarray], dict[str, np.ndarray]]
+    read: Read
     labels: tuple[str, ...]
     manifest: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 def build(
@@ -163,7 +165,26 @@ def open_store(path: Path | str, *, memory_limit: int = 2 << 30) -> Store:
             raise ValueError(f"rows: expected record numbers from 0 to {length - 1}, got {rows.min()} to {rows.max()}")
         return open_once()(rows)
 
-    return Store(path, length, spec, read, tuple(manifest["labels"]), manifest)
+    return Store(path, length, spec, read, tuple(manifest["labels"]), manifest, tuple(manifest.get("remarks", ())))
+
+
+def in_memory(recipe: Recipe) -> Read:
+    """Computes all records of a recipe and keeps them; nothing is written. For small sets, and for use as a library.
+
+    Args:
+      recipe: what to compute.
+
+    Returns:
+      int array [n] of record numbers -> dict of arrays [n, ...], as ``Store.read``.
+
+    Raises:
+      ValueError: as :func:`build`.
+
+    """
+    _check_recipe(recipe)
+    shards = [parts.compute(recipe, i) for i in range(len(recipe.shard_lengths))]
+    arrays = {key: np.concatenate([shard[key] for shard in shards]) for key in recipe.spec}
+    return lambda rows: {key: array[np.asarray(rows, np.int64)] for key, array in arrays.items()}
 
 
 def verify(path: Path | str) -> list[str]:
@@ -250,6 +271,8 @@ def _check_recipe(recipe: Recipe) -> None:
         raise ValueError(
             f"recipe.shard_lengths of {recipe.name!r}: expected positive numbers, got {tuple(lengths)[:5]}"
         )
+    if recipe.workers < 1:
+        raise ValueError(f"recipe.workers of {recipe.name!r}: expected at least 1, got {recipe.workers}")
     if len(recipe.labels) not in (0, sum(lengths)):
         raise ValueError(f"recipe.labels of {recipe.name!r}: expected {sum(lengths)} or none, got {len(recipe.labels)}")
     for key, s in recipe.spec.items():
@@ -294,6 +317,7 @@ def _assemble(recipe: Recipe, folder: Path) -> None:
     _remove([p for p in folder.iterdir() if p.name != parts.PARTS])
     lengths = recipe.shard_lengths
     digests: list[str] = []
+    remarks: list[str] = []
 
     def records(shards: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
         for i in shards:
@@ -301,6 +325,7 @@ def _assemble(recipe: Recipe, folder: Path) -> None:
             if arrays is None:
                 raise OSError(f"{folder}: the part of shard {i} was changed while it was in use; start the build again")
             digests.append(manifests.digest_arrays(arrays))
+            remarks.extend(recipe.remarks(arrays) if recipe.remarks else ())
             for j in range(lengths[i]):
                 yield {key: array[j] for key, array in arrays.items()}
 
@@ -316,7 +341,7 @@ def _assemble(recipe: Recipe, folder: Path) -> None:
     for i, (digest, arrays) in enumerate(zip(digests, _shards(folder, recipe.spec, lengths), strict=True)):
         if manifests.digest_arrays(arrays) != digest:
             raise OSError(f"{folder}: shard {i} reads back different from what was written; is the disk sound?")
-    manifests.write_manifest(folder, recipe, digests)
+    manifests.write_manifest(folder, recipe, digests, remarks)
 
 
 def _files_of_shards(lengths: Sequence[int], bytes_per_record: int) -> list[list[int]]:

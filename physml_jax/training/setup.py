@@ -5,13 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from absl import logging
 
 from physml_jax.core.resolve import check_kwargs, factory
 from physml_jax.training.accumulation import accumulated
 from physml_jax.training.ensemble import ensemble
 from physml_jax.training.optim import make_optimizer
 from physml_jax.training.sharding import over_batch
-from physml_jax.typing import Batch, Dataset, Recipe, Report, Run, Source, Task
+from physml_jax.typing import Batch, Dataset, Read, Recipe, Report, Run, Source, Task
 
 #: Splits that every experiment has. ``reference`` is the training split once through, in order: baselines are fitted on
 #: it.
@@ -121,7 +122,8 @@ def open_sources(
 
     data, seed = experiment.config["data"], experiment.config["seed"]
     splits = tuple(experiment.datasets)
-    readers = {s: _reader(experiment, s, progress) for s in splits}
+    opened: dict[str, Read] = {}  # splits that share records share the memory that holds them
+    readers = {s: _reader(recipe(experiment, s), opened, progress) for s in splits}
     sources = {
         s: make_source(
             experiment.datasets[s],
@@ -183,19 +185,24 @@ def recipes(experiment: Experiment) -> list[Recipe]:
 def labels(experiment: Experiment, split: str) -> list[str]:
     """Short texts for the examples of a split, for tables and figures; empty if the dataset has none."""
     dataset = experiment.datasets[split]
-    if dataset.recipe is None or not dataset.recipe.labels:
+    if dataset.recipe is None or not dataset.recipe.labels or dataset.keep is not None:
         return []
     rows = range(dataset.num_examples) if dataset.rows is None else dataset.rows
     return [dataset.recipe.labels[i] for i in rows]
 
 
-def _reader(experiment, split, progress):
-    made_by = recipe(experiment, split)
+def _reader(made_by, opened, progress):
     if made_by is None:
         return None
-    from physml_jax.data import store
+    from physml_jax.data import manifest, store
 
-    return store.open_store(store.build(made_by, progress=progress)).read
+    name = manifest.folder_name(made_by)
+    if name not in opened:
+        found = store.open_store(store.build(made_by, progress=progress))
+        if found.remarks:
+            logging.warning("%s: %s", made_by.name, "; ".join(found.remarks))
+        opened[name] = found.read
+    return opened[name]
 
 
 def _settings(data, split):

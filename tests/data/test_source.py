@@ -78,6 +78,71 @@ def test_the_spec_tells_the_truth():
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {k: (s.shape, s.dtype) for k, s in source.spec.items()}
 
 
+def packed(keep=None, **kwargs):
+    """Ten records of three words; example i is bit i % 32 of the words of record i // 32."""
+    words = np.arange(10, dtype=np.uint32)[:, None] * np.uint32(2654435761) ^ np.arange(3, dtype=np.uint32)[None, :]
+    shape = jax.ShapeDtypeStruct
+
+    def decode(records, index):
+        bit = (index % 32).astype(jnp.uint32)[:, None]
+        return {"flags": ((records["words"] >> bit) & 1).astype(jnp.int8), "number": index}
+
+    dataset = Dataset(
+        spec={"flags": shape((3,), jnp.int8), "number": shape((), jnp.int32)},
+        num_examples=320,
+        rows=np.arange(320) // 32,
+        decode=decode,
+        record={"words": shape((3,), jnp.uint32)},
+        keep=keep,
+    )
+    defaults = {"seed": 1, "split": "train", "batch_size": 8, "sharding": over(4), "shuffle": True}
+    source = make_source(dataset, read=lambda rows: {"words": words[rows], "unused": rows}, **{**defaults, **kwargs})
+    return source, words
+
+
+def bits_of(words, index):
+    return (words[index // 32] >> (index % 32).astype(np.uint32)[..., None]) & 1
+
+
+@pytest.mark.parametrize("num_members", [None, 2])
+def test_records_are_decoded_on_the_devices(num_members):
+    source, words = packed(num_members=num_members)
+    batch = source.batch(5)
+    index = np.asarray(batch["index"])
+    assert index.shape == ((8,) if num_members is None else (2, 8))
+    np.testing.assert_array_equal(batch["flags"], bits_of(words, index))
+    np.testing.assert_array_equal(batch["number"], index)
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {k: (s.shape, s.dtype) for k, s in source.spec.items()}
+    assert all(value.sharding.num_devices == 4 for value in batch.values())
+    few = packed(num_members=num_members, sharding=over(2))[0].batch(5)
+    jax.tree.map(np.testing.assert_array_equal, few, batch)
+
+
+def test_a_choice_by_content_keeps_the_numbers_of_the_examples():
+    """Only examples of even words: their order is kept in evaluation, and an epoch visits each of them once."""
+    read_rows = []
+
+    def keep(read):
+        read_rows.append(len(read(np.arange(10))["words"]))
+        return np.flatnonzero(np.arange(320) // 32 % 2 == 0)
+
+    source, words = packed(keep=keep, shuffle=False)
+    expected = np.flatnonzero(np.arange(320) // 32 % 2 == 0)
+    assert source.num_examples == 160 and read_rows == [10]
+    batch = source.batch(4)
+    np.testing.assert_array_equal(batch["index"], expected[32:40])
+    np.testing.assert_array_equal(batch["flags"], bits_of(words, expected[32:40]))
+    np.testing.assert_array_equal(source.batch(20)["weight"], np.zeros(8))
+    shuffled, _ = packed(keep=keep)
+    epoch = np.concatenate([shuffled.batch(i)["index"] for i in range(20)])
+    np.testing.assert_array_equal(np.sort(epoch), expected)
+
+
+def test_a_choice_that_keeps_nothing_is_refused():
+    with pytest.raises(ValueError, match="none of the 320 examples of the split 'train'"):
+        packed(keep=lambda read: np.zeros(0, np.int64))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -203,7 +205,7 @@ def test_simulated_rows_are_stored_as_they_are_simulated(tmp_path):
     assert recipe.shard_lengths == (4, 4, 2)
     opened = store.open_store(store.build(recipe, root=tmp_path))
     index = jnp.arange(10)
-    want = dataset.sample(example_key(3, "test", index), index)
+    want = jax.jit(dataset.sample)(example_key(3, "test", index), index)
     got = opened.read(np.arange(10))
     for key in dataset.spec:
         np.testing.assert_array_equal(got[key], np.asarray(want[key]))
@@ -235,3 +237,61 @@ def test_part_of_another_shard_is_not_taken(tmp_path):
     parts.write_part(recipe, tmp_path, 0)
     (tmp_path / "parts" / "00000.npz").rename(tmp_path / "parts" / "00001.npz")
     assert parts.read_part(recipe, tmp_path, 1) is None
+
+
+def test_remarks_are_kept_in_the_manifest(tmp_path):
+    def remarks(arrays):
+        return [f"label {n} is odd" for n in arrays["label"] if n % 2]
+
+    opened = store.open_store(store.build(make_recipe(remarks=remarks), root=tmp_path))
+    assert opened.remarks == ("label -1 is odd", "label 1 is odd", "label 3 is odd", "label 5 is odd")
+    assert store.verify(opened.path) == []
+    assert store.open_store(store.build(make_recipe(config={"a": 2}), root=tmp_path)).remarks == ()
+
+
+def test_workers_change_the_time_and_nothing_else(tmp_path):
+    """Four shards at once, of which each waits until another one has begun."""
+    begun = threading.Barrier(2, timeout=20)
+    lengths = (2, 2, 2, 2)
+
+    def shard(i):
+        begun.wait()
+        return [record(2 * i + j) for j in range(2)]
+
+    seen = []
+    recipe = make_recipe(shard=shard, shard_lengths=lengths)
+    path = store.build(recipe._replace(workers=2), root=tmp_path / "two", progress=lambda *a: seen.append(a))
+    assert [s[0] for s in seen[:4]] == [1, 2, 3, 4] and {s[2].split()[2] for s in seen[:4]} == set("1234")
+    alone = recipe._replace(shard=lambda i: [record(2 * i + j) for j in range(2)])
+    expected = store.open_store(store.build(alone, root=tmp_path / "one")).manifest["digest"]
+    assert store.open_store(path).manifest["digest"] == expected
+    with pytest.raises(ValueError, match="workers of 'toy': expected at least 1, got 0"):
+        store.build(recipe._replace(workers=0), root=tmp_path)
+
+
+def test_an_error_in_one_worker_ends_the_build(tmp_path):
+    begun = []
+
+    def shard(i):
+        begun.append(i)
+        time.sleep(0.05)
+        if i == 0:
+            raise ValueError("the first shard is bad")
+        return [record(i)]
+
+    recipe = make_recipe(shard=shard, shard_lengths=(1,) * 8, workers=2)
+    with pytest.raises(ValueError, match="the first shard is bad"):
+        store.build(recipe, root=tmp_path)
+    assert len(begun) < 6
+    store.build(recipe._replace(shard=lambda i: [record(i)]), root=tmp_path)
+
+
+def test_in_memory_is_what_the_store_holds(tmp_path):
+    stored = store.open_store(store.build(make_recipe(), root=tmp_path)).read([6, 0, 3])
+    held = store.in_memory(make_recipe())([6, 0, 3])
+    assert set(held) == set(stored)
+    for key, value in held.items():
+        np.testing.assert_array_equal(value, stored[key])
+    spoilt = make_recipe(change=lambda i, rows: [{**r, "density": r["density"] * np.nan} for r in rows])
+    with pytest.raises(ValueError, match=r"record 0.*density has 1 of 1 values that are not finite"):
+        store.in_memory(spoilt)

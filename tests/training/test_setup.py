@@ -83,6 +83,7 @@ def test_the_users_own_module_is_reached_by_its_dotted_name(tmp_path, monkeypatc
 def test_probes_are_extra_evaluation_sets(tmp_path):
     """A probe replaces arguments of the evaluation splits; it may have another size; its answers come with the run."""
     changed = config()
+    changed["model"] = {"name": "tests.tiny_model", "kwargs": {"num_classes": 9}}
     changed["data"]["probes"] = {"larger": {"size": 12, "num_examples": 10}, "sparse": {"densities": (0.1,)}}
     changed["data"]["test_kwargs"] = {"num_examples": 20}
     experiment = setup.build(changed)
