@@ -26,6 +26,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir("xla")))
 
 
+def pytest_configure(config):
+    """What takes the time of the default lane is compilation, so it compiles without optimisation, in the processes
+    that it starts as well. The slow lane runs the programs that users run."""
+    if "not slow" in config.option.markexpr:
+        jax.config.update("jax_disable_most_optimizations", True)
+        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+
 @pytest.fixture
 def key():
     """A typed random key."""

@@ -95,6 +95,7 @@ def test_crossings():
     assert fs.crossings(*parallel, num_resamples=0) == []
 
 
+@pytest.mark.slow
 def test_percolation():
     """p_c and nu of site percolation from simulated states, both kinds of occupation; 12 densities, L = 8, 16, 32.
 

@@ -1,5 +1,6 @@
 """Stored data sets under kill -9, damaged files and several builders at once: nothing lost, nothing wrong accepted."""
 
+import json
 import os
 import shutil
 import signal
@@ -276,3 +277,26 @@ def test_damaged_part_is_computed_again(tmp_path, whole, damage):
     path = store.build(make_recipe(0.0, str(note)), root=tmp_path)
     assert noted(note) == [2, 4, 5]
     assert store.verify(path) == [] and same_content(path, whole[1])
+
+
+@pytest.mark.slow
+def test_a_killed_simulation_of_spins_goes_on(run_command, run_and_kill, tmp_path):
+    """By the command itself: rows of real Markov chains, killed, finished by the experiment on the other region."""
+
+    def generate(region, *options):
+        config = f"--config=configs/ising_{region}.py:smoke"
+        return [sys.executable, "experiments/generate.py", config, *options]
+
+    def result(cache):
+        (path,) = (tmp_path / cache / "datasets").glob("ising_L8-*/manifest.json")
+        return json.loads(path.read_text())["shard_digests"]
+
+    whole, cut = ({"PHYSML_CACHE": str(tmp_path / cache), "JAX_PLATFORMS": "cpu"} for cache in ("whole", "cut"))
+    outcome = run_command(generate("ferromagnet"), env=whole, timeout=300)
+    assert outcome.returncode == 0, outcome.output
+    part = tmp_path / "cut" / "datasets" / "ising_L8-*" / "parts" / "*.npz"
+    outcome = run_and_kill(generate("ferromagnet"), seed=3, on_file=part, after=(0.0, 0.2), env=cut, timeout=300)
+    assert outcome.killed, outcome.output
+    outcome = run_command(generate("superantiferromagnet", "--verify"), env=cut, timeout=300)
+    assert outcome.returncode == 0 and "verified" in outcome.output, outcome.output
+    assert result("cut") == result("whole") and len(result("cut")) == 3

@@ -8,8 +8,10 @@ import scipy.ndimage
 
 from physml_jax.simulators.percolation import clusters, connectedness, correlation
 
-pair_connectedness = jax.jit(connectedness.pair_connectedness, static_argnames=("periodic", "max_distance"))
-correlation_length = jax.jit(correlation.correlation_length)
+pair_connectedness = jax.jit(
+    connectedness.pair_connectedness, static_argnames=("periodic", "max_distance", "chunk_size")
+)
+correlation_length = jax.jit(correlation.correlation_length, static_argnames="chunk_size")
 published_correlation_length = jax.jit(
     correlation.published_correlation_length, static_argnames=("transition", "as_run")
 )
@@ -84,8 +86,11 @@ def published_length(state, transition=0.585, as_run=False):
     return np.sqrt(numerator / (6 * denominator)) if denominator else 0.0
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize("periodic", [False, True])
-@pytest.mark.parametrize("size", [1, 2, 8, 13])
+@pytest.mark.parametrize("size", [1, 13, pytest.param(2, marks=SLOW), pytest.param(8, marks=SLOW)])
 def test_pairs_are_those_of_the_slow_program(size, periodic):
     states = mixed_states(12, size)
     pairs = pair_connectedness(jnp.asarray(states), periodic=periodic)
@@ -107,14 +112,15 @@ def test_clusters_of_eight_neighbours_are_found_out():
     assert (np.asarray(wrong) != right).any(axis=1).mean() > 0.7
 
 
-@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize("periodic", [False, pytest.param(True, marks=SLOW)])
 def test_transforms_and_shifts_count_alike(periodic, monkeypatch):
     """L = 40 near the threshold, with all clusters counted by transforms, by shifts, and as usual."""
     states = jnp.asarray(np.random.default_rng(1).random((6, 40, 40)) < np.linspace(0.5, 0.7, 6)[:, None, None])
     counts = []
     for small in (0, 24, 40 * 40):  # read while tracing
         monkeypatch.setattr(connectedness, "SMALL", small)
-        counts.append(jax.jit(lambda s: connectedness.pair_connectedness(s, periodic=periodic).connected)(states))
+        count = lambda s: connectedness.pair_connectedness(s, periodic=periodic).connected
+        counts.append(jax.jit(count)(states))
     np.testing.assert_array_equal(counts[0], counts[1])
     np.testing.assert_array_equal(counts[0], counts[2])
     # Every ordered pair of a cluster is somewhere: the sum over distances is sum s^2.
@@ -123,6 +129,7 @@ def test_transforms_and_shifts_count_alike(periodic, monkeypatch):
     np.testing.assert_array_equal(counts[0].sum(axis=1), [(s.astype(np.int64) ** 2).sum() for s in sizes])
 
 
+@SLOW
 @pytest.mark.parametrize("size", [128])
 def test_rounding_of_the_transform_is_exact_for_full_lattices(size):
     """The largest counts that a transform can meet; (L - |dy|)(L - |dx|) is known."""
@@ -191,7 +198,7 @@ def test_lattices_without_finite_clusters_have_length_zero():
     assert correlation_length(jnp.ones((1, 1, 1), bool)).tolist() == [0]
 
 
-@pytest.mark.parametrize("size", [2, 8, 33])
+@pytest.mark.parametrize("size", [33, pytest.param(2, marks=SLOW), pytest.param(8, marks=SLOW)])
 def test_textbook_length_is_that_of_the_slow_program(size):
     states = mixed_states(40, size, seed=2)
     expected = np.array([textbook_length(s) for s in states])
@@ -208,7 +215,7 @@ def test_cancellation_far_from_the_origin():
 
 
 @pytest.mark.parametrize("as_run", [False, True])
-@pytest.mark.parametrize("size", [5, 24])
+@pytest.mark.parametrize("size", [24, pytest.param(5, marks=SLOW)])
 def test_published_length_is_that_of_the_slow_program(size, as_run):
     states = mixed_states(24, size, seed=3)
     expected = np.array([published_length(s, as_run=as_run) for s in states])
@@ -257,18 +264,26 @@ def test_transition_between_the_two_sums():
     assert abs(published_length(states[0]) - published_length(states[0], transition=0.5)) > 0.1
 
 
-def test_results_do_not_depend_on_batch_or_compilation():
+def test_results_do_not_depend_on_the_batch():
+    states = jnp.asarray(mixed_states(12, 13))  # pairs of all of them are compiled already
+    pairs, lengths = pair_connectedness(states, periodic=False).connected, correlation_length(states)
+    np.testing.assert_array_equal(pair_connectedness(states[:9], chunk_size=4).connected, pairs[:9])
+    np.testing.assert_array_equal(correlation_length(states[:9], chunk_size=4), lengths[:9])
+
+
+@SLOW
+def test_results_do_not_depend_on_compilation():
+    """One lattice alone, and programs with and without optimisation; a fused multiplication and addition may move the
+    last bit of a length.
+    """
     states = jnp.asarray(mixed_states(9, 8, seed=5))
-    lengths = correlation_length(states)
-    pairs = pair_connectedness(states)
-    np.testing.assert_array_equal(
-        jax.jit(lambda s: connectedness.pair_connectedness(s, chunk_size=4))(states).connected, pairs.connected
-    )
-    np.testing.assert_array_equal(pair_connectedness(states[3:4]).connected, pairs.connected[3:4])
-    np.testing.assert_array_equal(correlation_length(states[3:4]), lengths[3:4])
-    np.testing.assert_array_equal(jax.jit(lambda s: correlation.correlation_length(s, chunk_size=4))(states), lengths)
-    # A fused multiplication and addition may move the last bit between eager and compiled.
-    np.testing.assert_allclose(correlation.correlation_length(states), lengths, rtol=3e-7)
+    lengths, pairs = jax.jit(correlation.correlation_length)(states), jax.jit(connectedness.pair_connectedness)(states)
+    alone = jax.jit(connectedness.pair_connectedness)(states[3:4])
+    np.testing.assert_array_equal(alone.connected, pairs.connected[3:4])
+    np.testing.assert_array_equal(jax.jit(correlation.correlation_length)(states[3:4]), lengths[3:4])
+    np.testing.assert_array_equal(pair_connectedness(states).connected, pairs.connected)
+    for other in (correlation_length(states), correlation.correlation_length(states)):
+        np.testing.assert_allclose(other, lengths, rtol=3e-7)
 
 
 def test_bad_input_is_refused():

@@ -13,9 +13,11 @@ from physml_jax.training import ensemble as ensembles
 from physml_jax.training import loop, setup, sharding
 
 
-def config(**changes):
+def config(num_seeds=3, **changes):
     c = percolation_density.get_config("smoke")
-    c.num_seeds = 3
+    c.num_seeds = num_seeds
+    c.model.name = "tests.tiny_model"
+    c.model.kwargs = {"num_classes": c.model.kwargs.num_classes}
     for name, value in changes.items():
         c.train[name] = value
     return c
@@ -54,7 +56,7 @@ def test_members_start_from_different_parameters_and_the_first_is_the_single_run
     _, state, *_ = step_once(built)
     kernels = [jax.tree.leaves(s.params)[-1] for s in ensembles.members(state)]
     assert not np.allclose(kernels[0], kernels[1]) and not np.allclose(kernels[1], kernels[2])
-    alone = setup.build(percolation_density.get_config("smoke"))
+    alone = setup.build(config(num_seeds=1))
     single = jax.jit(lambda: loop.init_state(alone, setup.train_spec(alone)))()
     whole = jax.jit(lambda: loop.init_state(built, setup.train_spec(built)))()
     jax.tree.map(np.testing.assert_array_equal, ensembles.members(whole)[0].params, single.params)

@@ -202,9 +202,16 @@ def test_finished_run_holds_the_split_without_padding(tmp_path):
     assert result.history[-1]["step"] == 6
 
 
+def small():
+    c = percolation_density.get_config("smoke")
+    c.model.name = "tests.tiny_model"
+    c.model.kwargs = {"num_classes": c.model.kwargs.num_classes}
+    return setup.build(c)
+
+
 def smoke(tmp_path, num_devices):
     mesh = sharding.make_mesh(num_devices)
-    built = setup.build(percolation_density.get_config("smoke"))
+    built = small()
     tmp_path.mkdir()
     return loop.train(built, setup.open_sources(built, mesh), mesh, tmp_path)
 
@@ -220,7 +227,7 @@ def test_layouts_agree(tmp_path):
 
 def test_checkpoint_moves_to_other_devices(tmp_path):
     four = smoke(tmp_path / "run", 4)
-    built = setup.build(percolation_density.get_config("smoke"))
+    built = small()
     mesh = sharding.make_mesh(2)
     two = loop.restore(built, setup.open_sources(built, mesh)["train"], mesh, tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, two, four)

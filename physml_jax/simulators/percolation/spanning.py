@@ -59,7 +59,7 @@ def spanning(states: Array, *, chunk_size: int | None = None) -> Spanning:
       ValueError: if the states are not boolean squares, or ``chunk_size`` is smaller than 1.
     """
     _check(states)
-    vertical, horizontal = chunked(_spanning, chunk_size=_chunk_size(chunk_size))(states)
+    vertical, horizontal = _reached(states, _chunk_size(chunk_size))
     return Spanning(vertical=vertical, horizontal=horizontal)
 
 
@@ -86,16 +86,34 @@ def _check(states):
 
 
 def _chunk_size(chunk_size):
+    if chunk_size is not None and chunk_size < 1:
+        raise ValueError(f"chunk_size: expected None or an integer of at least 1, got {chunk_size}")
     return CPU_CHUNK if chunk_size is None and jax.default_backend() == "cpu" else chunk_size
 
 
-def _spanning(states):
-    # Both directions are one batch of twice the size: the rows of transposed lattices are the columns of the others.
+def _reached(states, size):
+    """Flags of both directions, bool [B] each, ``size`` states per pass. What is left of ``FEW`` passes is one more."""
+    num = len(states)
+    if size is None or num <= size:
+        joined = reaches_bottom(_both_directions(states))
+        return joined[:num], joined[num:]
+
+    def finish(rest):  # the lanes of up to FEW passes, lanes last
+        passes, lanes = rest.active.shape
+        occupied, joined = (tuple(jnp.moveaxis(w, 0, 1).reshape(w.shape[1], -1) for w in words) for words in rest[:2])
+        return _finish(_Rest(occupied, joined, rest.active.reshape(-1))).reshape(passes, lanes)
+
+    rows = jnp.minimum(jnp.arange(-(-num // size) * size), num - 1).reshape(-1, size)
+    joined, left, rest = lax.map(lambda r: _begin(_both_directions(states[r])), rows)
+    joined = joined.at[jnp.arange(len(rows))[:, None], left].max(chunked(finish, chunk_size=FEW)(rest))
+    return joined[:, :size].reshape(-1)[:num], joined[:, size:].reshape(-1)[:num]
+
+
+def _both_directions(states):
+    """Words of the lattices and, behind them, of the transposed ones, whose rows are the columns of the others."""
     columns = _pack_columns(states)
     rows = _transpose_bits(columns)
-    both = tuple(jnp.concatenate([rows[i], columns[i]], axis=-1) for i in range(len(rows)))
-    joined = reaches_bottom(both)
-    return joined[: len(states)], joined[len(states) :]
+    return tuple(jnp.concatenate([rows[i], columns[i]], axis=-1) for i in range(len(rows)))
 
 
 def _connected(states):
@@ -156,65 +174,93 @@ def unpack(words: Words, num_columns: int) -> Array:
 
 def flood(occupied: Words) -> Words:
     """All sites joined to the first row: words of uint32 [rows, B]."""
-    joined, active = _first_walk(occupied)
-    return _double_sweeps(occupied, joined, active, most_active=0, until_bottom=False)[0]
+    return _sweeps(occupied, *_first_walk(occupied), most_active=0, until_bottom=False)[0]
 
 
 def reaches_bottom(occupied: Words) -> Array:
-    """Whether occupied sites join the first and the last row: bool [B].
+    """Whether occupied sites join the first and the last row: bool [B]."""
+    reached, left, rest = _begin(occupied)
+    return reached.at[left].max(_finish(rest))
 
-    A state that has reached its last row is done. As the slowest of a few hundred states takes four times as long as
-    the average one, those that are left after some sweeps are gathered and go on alone.
+
+class _Rest(NamedTuple):
+    """Lanes of some words that need further sweeps: uint32 [rows, n] per word, bool [n] (False in lanes that only fill
+    up).
     """
-    num = occupied[0].shape[1]
+
+    occupied: Words
+    joined: Words
+    active: Array
+
+
+def _begin(occupied):
+    """The first sweeps of all lanes: (bool [B], whether they have reached the bottom; numbers of lanes int32 [n]; these
+    lanes as ``_Rest``).
+
+    A lane that has reached its last row is done, and so is one in which nothing can be added. The slowest of a few
+    hundred takes four times as long as the average one, so those that are left are gathered and go on alone.
+    """
     joined, active = _first_walk(occupied)
-    active &= ~_any_bit(w[-1] for w in joined)
-    few = num // FEW
-    joined, active = _double_sweeps(occupied, joined, active, most_active=few, until_bottom=True)
-    reached = _any_bit(w[-1] for w in joined)
-    if few == 0:
-        return reached
-    left = jnp.nonzero(active, size=few, fill_value=0)[0]  # where fewer are left, state 0 fills up: no harm
-    occupied, joined = ([w[:, left] for w in words] for words in (occupied, joined))
-    joined, _ = _double_sweeps(tuple(occupied), tuple(joined), active[left], most_active=0, until_bottom=True)
-    return reached.at[left].max(_any_bit(w[-1] for w in joined))
+    return _gather(occupied, joined, active & ~_bottom(joined))
 
 
-def _walk(occupied, joined, above, *, upwards):
-    """One walk over the rows: (joined sites, a word [B] that is not 0 if there are more of them than before)."""
+def _gather(occupied, joined, active):
+    few = -(-len(active) // FEW)
+    joined, active = _sweeps(occupied, joined, active, most_active=few, until_bottom=True)
+    left = jnp.nonzero(active, size=few, fill_value=0)[0]  # where fewer are left, lane 0 fills up: no harm
+    occupied, rest = (tuple(w[:, left] for w in words) for words in (occupied, joined))
+    return _bottom(joined), left, _Rest(occupied, rest, active[left])
 
-    def row(carry, xs):
-        before, changed = carry
-        o, old = xs
-        new = _fill_row(tuple(a | b for a, b in zip(before, old, strict=True)), o)
-        for a, b in zip(new, old, strict=True):
-            changed = changed | (a ^ b)
-        return (new, changed), new
 
-    (_, changed), joined = lax.scan(row, (above, jnp.zeros_like(above[0])), (occupied, joined), reverse=upwards)
-    return joined, changed
+def _finish(rest):
+    """Whether the lanes reach the bottom, bool [n]."""
+    reached, left, rest = _gather(*rest)
+    joined, _ = _sweeps(*rest, most_active=0, until_bottom=True)
+    return reached.at[left].max(_bottom(joined))
+
+
+def _walk(occupied, joined, *, upwards):
+    """One walk over the rows: (joined sites, a word [B] that is not 0 if more sites could be joined upwards).
+
+    A row is overwritten as soon as it is found; a copy of the rows would cost as much as finding them. Above the first
+    row lies a full one: everything that stands in the first row is joined to it.
+    """
+    num_rows = occupied[0].shape[0]
+    start = tuple(jnp.full_like(w[0], 0 if upwards else 0xFFFFFFFF) for w in occupied)
+
+    def row(step, carry):
+        joined, before, rising = carry
+        i = num_rows - 1 - step if upwards else step
+        o, old = ([lax.dynamic_index_in_dim(w, i, 0, keepdims=False) for w in words] for words in (occupied, joined))
+        new = _fill_row([a | b for a, b in zip(before, old, strict=True)], o)
+        if not upwards:
+            # Joined sites below occupied ones that are not. In the first row there are none above.
+            above = (lax.dynamic_index_in_dim(w, jnp.maximum(i - 1, 0), 0, keepdims=False) for w in occupied)
+            for n, a, b in zip(new, above, before, strict=True):
+                rising = rising | (n & a & ~b)
+        joined = tuple(lax.dynamic_update_index_in_dim(w, n, i, 0) for w, n in zip(joined, new, strict=True))
+        return joined, new, rising
+
+    joined, _, rising = lax.fori_loop(0, num_rows, row, (tuple(joined), start, jnp.zeros_like(start[0])))
+    return joined, rising
 
 
 def _first_walk(occupied):
-    """Down from a full row above the first: everything that stands in the first row is joined to it."""
-    nothing = tuple(jnp.zeros_like(w) for w in occupied)
-    joined, changed = _walk(occupied, nothing, tuple(jnp.full_like(w[0], 0xFFFFFFFF) for w in occupied), upwards=False)
-    return joined, changed != 0
+    joined, rising = _walk(occupied, tuple(jnp.zeros_like(w) for w in occupied), upwards=False)
+    return joined, rising != 0
 
 
-def _double_sweeps(occupied, joined, active, *, most_active, until_bottom):
-    """Walks up and down while more than ``most_active`` states change: (joined sites, states that still do)."""
-    nothing = tuple(jnp.zeros_like(w[0]) for w in occupied)
+def _sweeps(occupied, joined, active, *, most_active, until_bottom):
+    """Walks up and down while more than ``most_active`` lanes change: (joined sites, lanes that still do)."""
 
     def double(carry):
-        joined, _ = carry
-        joined, risen = _walk(occupied, joined, nothing, upwards=True)
-        joined, fallen = _walk(occupied, joined, nothing, upwards=False)
-        # Either walk leaves the state closed in its own direction, so one that adds nothing is the last.
-        active = (risen != 0) & (fallen != 0)
-        return joined, active & ~_any_bit(w[-1] for w in joined) if until_bottom else active
+        joined, _ = _walk(occupied, carry[0], upwards=True)
+        joined, rising = _walk(occupied, joined, upwards=False)
+        active = rising != 0  # rows are closed sideways and downwards after this walk
+        return joined, active & ~_bottom(joined) if until_bottom else active
 
-    return lax.while_loop(lambda carry: carry[1].sum(dtype=jnp.int32) > most_active, double, (joined, active))
+    start = tuple(joined), active
+    return lax.while_loop(lambda carry: carry[1].sum(dtype=jnp.int32) > most_active, double, start)
 
 
 def _fill_row(seeds, occupied):
@@ -238,5 +284,6 @@ def _fill_row(seeds, occupied):
     return tuple(filled)
 
 
-def _any_bit(words):
-    return functools.reduce(jnp.bitwise_or, words) != 0
+def _bottom(joined):
+    """Whether the last row holds a joined site, bool [B]."""
+    return functools.reduce(jnp.bitwise_or, [w[-1] for w in joined]) != 0
