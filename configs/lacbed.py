@@ -67,7 +67,8 @@ def get_config(arg: str = ""):
     if arg == "smoke":
         c.model.kwargs.base_features = 4
         c.model.kwargs.max_features = 8
-        c.model.kwargs.depth = 3
+        c.model.kwargs.depth = 2
+        c.model.kwargs.num_blocks = 1
         c.discriminator.kwargs.base_features = 4
         c.discriminator.kwargs.num_layers = 1
         _few_steps(c)

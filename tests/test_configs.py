@@ -35,7 +35,19 @@ def test_variant_builds_and_traces(name, arg):
     assert metrics["loss"].shape in ((), (experiment.config["num_seeds"],))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def every_model_and_task():
+    """The names, marked slow where model and task were both there before: what takes time is compilation, and
+    continuous integration trains every config at :smoke anyway."""
+    seen, marked = set(), []
+    for name in NAMES:
+        c = get_config(name, "smoke")
+        new = {c.model.name, c.task.name} - seen
+        marked.append(name if new else pytest.param(name, marks=pytest.mark.slow))
+        seen |= new
+    return marked
+
+
+@pytest.mark.parametrize("name", every_model_and_task())
 def test_smoke_takes_two_steps(name):
     experiment = setup.build(get_config(name, "smoke"))
     spec = setup.train_spec(experiment)
