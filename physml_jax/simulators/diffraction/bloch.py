@@ -212,8 +212,11 @@ def plan(
     )
 
 
-def intensities(crystal: Crystal, plan: Plan) -> tuple[Array, Array]:
+def intensities(crystal: Crystal, plan: Plan, *, forward_mode: bool = False) -> tuple[Array, Array]:
     """Diffracted intensities of a crystal, traced: the potential is recomputed, so derivatives reach every atom.
+
+    ``jax.grad`` of a number costs about four times the pattern, whatever the number of parameters, and little memory
+    (``recurrence``). For the change of a whole pattern with one parameter, ``jax.jvp``, set ``forward_mode``.
 
     The beams, the tilts and the cell's metric in the excitation errors are the plan's; a change of ``crystal.cell``
     acts through the form factors and the volume only.
@@ -221,6 +224,7 @@ def intensities(crystal: Crystal, plan: Plan) -> tuple[Array, Array]:
     Args:
       crystal: the crystal of the plan, or one close to it.
       plan: see ``plan``.
+      forward_mode: differentiable in forward mode; reverse mode then takes far more memory.
 
     Returns:
       Intensities [T, R, H, W] in the plan's precision, and the certificate []: an estimate of the error from rounding,
@@ -252,6 +256,7 @@ def intensities(crystal: Crystal, plan: Plan) -> tuple[Array, Array]:
             coefficients.shape[-1],
             kind=static.kind,
             outputs=static.outputs,
+            forward_mode=forward_mode,
         )
 
     arrays = (plan.strong, plan.present, plan.weak, plan.inverse, plan.detuning)
@@ -380,13 +385,14 @@ def _plan_tile(zone: Zone, tilts: np.ndarray, num_strong: int | None, dtype: np.
     )
 
 
-def _tile_intensities(coupling, detuning, coefficients, attenuation, num_terms, *, kind, outputs):
+def _tile_intensities(coupling, detuning, coefficients, attenuation, num_terms, *, kind, outputs, forward_mode=False):
     """Intensities [T, R, P] of one tile, traced, and the guard []."""
+    arrays = (coupling, detuning, coefficients, attenuation, num_terms)
     if outputs == (0,) and kind != "general":
-        psi, guard = chebyshev.transmitted(coupling, detuning, coefficients, attenuation, num_terms, kind=kind)
+        psi, guard = chebyshev.transmitted(*arrays, kind=kind, forward_mode=forward_mode)
         psi = psi[:, None]
     else:
-        psi, guard = chebyshev.diffracted(coupling, detuning, coefficients, attenuation, num_terms, outputs=outputs)
+        psi, guard = chebyshev.diffracted(*arrays, outputs=outputs, forward_mode=forward_mode)
     return psi.real**2 + psi.imag**2, guard
 
 

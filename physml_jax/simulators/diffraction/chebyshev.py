@@ -15,11 +15,10 @@ float64 and cast last. The traced functions take the scaled coupling ``V / h`` a
 and return, beside the amplitudes, a ``guard``: an estimate of the rounding and truncation error. It is the certificate
 that the spectrum lay inside the interval which the plan assumed, because T_k grows exponentially outside.
 
-Complex states are kept as a real and an imaginary array: a complex product then takes three real ones, while XLA's own
-on CPU costs about seven.
+The chain itself and its derivative are in ``recurrence``.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,14 +26,9 @@ import numpy as np
 import scipy.special
 
 from physml_jax.core.precision import matmul
+from physml_jax.simulators.diffraction import recurrence
+from physml_jax.simulators.diffraction.recurrence import Kind, State
 from physml_jax.typing import Array
-
-#: What is known about V: real symmetric; Hermitian; complex symmetric (absorption, real potential up to a shift of the
-#: origin); none of these.
-Kind = Literal["real", "hermitian", "symmetric", "general"]
-
-#: Chebyshev vectors of all tilts, (real,) or (real, imaginary), each [n, P].
-State = tuple[Array, ...]
 
 
 class Expansion(NamedTuple):
@@ -184,45 +178,6 @@ def padded(coefficients: np.ndarray, *, multiple: int = 128) -> np.ndarray:
     return np.pad(coefficients, ((0, 0), (0, -coefficients.shape[1] % multiple)))
 
 
-def _times(factor: float, x: State, y: State) -> State:
-    """Factor x - y."""
-    return tuple(factor * a - b for a, b in zip(x, y, strict=True))
-
-
-def _apply(coupling: tuple[Array, ...], detuning: Array, x: State) -> State:
-    """B x. A complex product takes three real ones (Gauss), with (real, imaginary, sum) of the coupling."""
-    if len(x) == 1:
-        return (matmul(coupling[0], x[0]) + detuning * x[0],)
-    real, imag, both = coupling
-    shared = matmul(both, x[0])
-    return (
-        shared - matmul(imag, x[0] + x[1]) + detuning * x[0],
-        shared + matmul(real, x[1] - x[0]) + detuning * x[1],
-    )
-
-
-def _inner(x: State, y: State, kind: Kind) -> Array:
-    """<x, y> per tilt: [1, P]; for "symmetric" the bilinear form without conjugation, real and imaginary [2, P]."""
-    if kind == "symmetric":
-        real = jnp.sum(x[0] * y[0] - x[1] * y[1], axis=0)
-        return jnp.stack([real, jnp.sum(x[0] * y[1] + x[1] * y[0], axis=0)])
-    # <T_j e, T_k e> is real for a Hermitian matrix, whose polynomials commute.
-    return sum(jnp.sum(a * b, axis=0) for a, b in zip(x, y, strict=True))[None]
-
-
-def _start(coupling: tuple[Array, ...], detuning: Array, entrance: int) -> tuple[tuple[Array, ...], State]:
-    """The coupling as ``_apply`` takes it, and the state e_entrance."""
-    x = (jnp.zeros_like(detuning).at[entrance].set(1),)
-    if len(coupling) == 1:
-        return coupling, x
-    return (*coupling, coupling[0] + coupling[1]), (*x, jnp.zeros_like(detuning))
-
-
-def _squared(x: State) -> Array:
-    """Largest squared norm over the tilts, []."""
-    return jax.lax.stop_gradient(jnp.max(sum(jnp.sum(a * a, axis=0) for a in x)))
-
-
 def _combine(even: State, odd: State) -> Array:
     """Even sum + i odd sum, each (real,) or (real, imaginary)."""
     if len(even) == 1:
@@ -244,6 +199,7 @@ def transmitted(
     *,
     kind: Kind,
     entrance: int = 0,
+    forward_mode: bool = False,
 ) -> tuple[Array, Array]:
     """Amplitude of the beam that entered (the bright field), with half the products of ``diffracted``.
 
@@ -256,10 +212,11 @@ def transmitted(
       detuning: [n, P], (s - c) / h.
       coefficients: [T, K], K even; zero from ``num_terms`` on.
       attenuation: [T].
-      num_terms: even number of terms, a Python integer (differentiable in reverse mode) or traced (one compilation for
-        all numbers up to K).
+      num_terms: even number of terms, a Python integer or traced (one compilation for all numbers up to K).
       kind: "real", "hermitian" or "symmetric".
       entrance: number of the incident beam.
+      forward_mode: differentiable in forward mode, for a few parameters and many tilts; ``num_terms`` must then be a
+        Python integer. Otherwise in reverse mode, by the adjoint recurrence.
 
     Returns:
       Complex amplitudes [T, P] without the phase exp(2 pi i t c), and the guard [].
@@ -267,30 +224,15 @@ def transmitted(
     """
     if kind == "general":
         raise ValueError('kind: moments do not double for a general matrix; use "diffracted"')
-    coupling, x0 = _start(coupling, detuning, entrance)
-    x1 = _apply(coupling, detuning, x0)
-    mu0, mu1 = _inner(x0, x0, kind), _inner(x1, x0, kind)
-    num_pairs = coefficients.shape[1] // 2
-    # Entry j holds moments 2j and 2j + 1. States after iteration j: X_j, X_j+1.
-    buffer = jnp.zeros((num_pairs, 2, *mu0.shape), detuning.dtype).at[0].set(jnp.stack([mu0, mu1]))
     bounds = jnp.max(jnp.abs(coefficients * attenuation[:, None]), axis=0)
-
-    def body(j, carry):
-        previous, current, moments, peak = carry
-        following = _times(2, _apply(coupling, detuning, current), previous)
-        pair = jnp.stack([2 * _inner(current, current, kind) - mu0, 2 * _inner(following, current, kind) - mu1])
-        moments = jax.lax.dynamic_update_index_in_dim(moments, pair, j, 0)
-        if kind == "symmetric":  # the bilinear form can be small where the state, and with it the rounding, is large
-            peak = jnp.maximum(peak, _squared(current) * bounds[2 * j])
-        return current, following, moments, peak
-
-    peak = jnp.ones((), detuning.dtype)
-    _, _, moments, peak = jax.lax.fori_loop(1, num_terms // 2, body, (x0, x1, buffer, peak))
+    found, peak = recurrence.moments(
+        coupling, detuning, num_terms // 2, bounds[0::2], kind=kind, entrance=entrance, forward_mode=forward_mode
+    )
     even, odd = (
-        tuple(matmul(coefficients[:, parity::2], moments[:, parity, c]) for c in range(mu0.shape[0]))
+        tuple(matmul(coefficients[:, parity::2], found[:, parity, c]) for c in range(found.shape[2]))
         for parity in (0, 1)
     )
-    sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(moments)), axis=(1, 2, 3)) * bounds[0::2]
+    sizes = jnp.max(jnp.abs(jax.lax.stop_gradient(found)), axis=(1, 2, 3)) * bounds[0::2]
     last = sizes[num_terms // 2 - 1]
     guard = _guard(jnp.maximum(peak, jnp.max(sizes)), last, detuning.dtype)
     return _combine(even, odd) * attenuation[:, None], guard
@@ -305,6 +247,7 @@ def diffracted(
     *,
     entrance: int = 0,
     outputs: tuple[int, ...] | None = None,
+    forward_mode: bool = False,
 ) -> tuple[Array, Array]:
     """Amplitudes of all beams, or of some.
 
@@ -316,32 +259,21 @@ def diffracted(
       num_terms: even number of terms, Python integer or traced.
       entrance: number of the incident beam.
       outputs: numbers of the wanted beams; ``None`` means all n.
+      forward_mode: as in ``transmitted``.
 
     Returns:
       Complex amplitudes [T, R, P] without the phase exp(2 pi i t c), and the guard [].
 
     """
-    coupling, x0 = _start(coupling, detuning, entrance)
-    x1 = _apply(coupling, detuning, x0)
-    rows = None if outputs is None else np.asarray(outputs, np.int32)
     bounds = jnp.max(jnp.abs(coefficients * attenuation[:, None]), axis=0)
-
-    def add(total, weights, x):
-        chosen = x if rows is None else tuple(a[rows] for a in x)
-        return tuple(t + weights[:, None, None] * a[None] for t, a in zip(total, chosen, strict=True))
-
-    def body(j, carry):
-        x, y, even, odd, peak, _ = carry
-        weights = jax.lax.dynamic_slice_in_dim(coefficients, 2 * j, 2, axis=1)
-        even, odd = add(even, weights[:, 0], x), add(odd, weights[:, 1], y)
-        size = jnp.sqrt(jnp.maximum(_squared(x), _squared(y)))
-        last = size * jnp.max(jax.lax.dynamic_slice_in_dim(bounds, 2 * j, 2))
-        x = _times(2, _apply(coupling, detuning, y), x)
-        y = _times(2, _apply(coupling, detuning, x), y)
-        return x, y, even, odd, jnp.maximum(peak, last), last
-
-    n = detuning.shape[0] if rows is None else len(rows)
-    zeros = (jnp.zeros((coefficients.shape[0], n, detuning.shape[1]), detuning.dtype),) * len(x0)
-    one = jnp.ones((), detuning.dtype)
-    _, _, even, odd, peak, last = jax.lax.fori_loop(0, num_terms // 2, body, (x0, x1, zeros, zeros, one, one))
+    even, odd, peak, last = recurrence.sums(
+        coupling,
+        detuning,
+        coefficients,
+        num_terms // 2,
+        bounds,
+        entrance=entrance,
+        outputs=outputs,
+        forward_mode=forward_mode,
+    )
     return _combine(even, odd) * attenuation[:, None, None], _guard(peak, last, detuning.dtype)
