@@ -81,9 +81,12 @@ border-radius:4px;max-width:100%">
     drawn.forEach(function (s) {
       var dim = 0.5 + 0.5 * (s.z / (0.87 * n) + 0.5);
       pen.fillStyle = "hsl(" + 360 * s.c / n + ",100%," + Math.round(28 + 27 * dim) + "%)";
-      pen.beginPath(); pen.arc(x(s.p), y(s.p), Math.max(0.6, unit * data.scale * Math.cbrt(s.v)), 0, 2 * Math.PI);
-      pen.fill();
-      if (unit * Math.cbrt(s.v) > 6) { pen.strokeStyle = "rgba(0,0,0,.45)"; pen.stroke(); }
+      var px = x(s.p), py = y(s.p), r = Math.max(0.6, unit * data.scale * Math.cbrt(s.v));
+      pen.beginPath(); pen.arc(px, py, r, 0, 2 * Math.PI); pen.fill();
+      if (r > 4) {
+        pen.strokeStyle = "rgba(0,0,0,.45)"; pen.stroke(); pen.fillStyle = "rgba(255,255,255,.3)";
+        pen.beginPath(); pen.ellipse(px - 0.35 * r, py - 0.4 * r, 0.38 * r, 0.24 * r, -0.7, 0, 2 * Math.PI); pen.fill();
+      }
     });
     pen.strokeStyle = "#777"; frame(true);
     shown.textContent = low.toPrecision(2) + " (" + drawn.length + " sites)";

@@ -104,7 +104,8 @@ def test_refuses(call, match):
 #: Just enough of a browser to run the page's program: what it draws and what it listens to is written down.
 BROWSER = """
 const calls = {arc: [], line: 0}, held = {};
-const pen = {beginPath() {}, moveTo() {}, stroke() {}, fill() {}, fillRect() {}, lineTo() { calls.line++; },
+const pen = {beginPath() {}, moveTo() {}, stroke() {}, fill() {}, ellipse() {}, fillRect() {},
+  lineTo() { calls.line++; },
   arc(x, y, r) { calls.arc.push([x, y, r, this.fillStyle]); }};
 const element = (more) => Object.assign({style: {}, addEventListener(n, f) { held[n] = f; }, appendChild(x) {
   return x; }}, more);
