@@ -7,7 +7,10 @@ batched complex eigh runs on a subset of the tilts and is scaled by their number
 apart; every time is the best of ``repeats`` after it. One JSON line per case; ``ratio`` is eigh's time over ours.
 
 The case "hermitian" moves the origin away from the inversion centre, so that nothing is real; "float32" and "float64"
-are the precision of both methods. The last cases are whole patterns, ``lacbed`` with symmetry and perturbed far beams.
+are the precision of both methods. Then whole patterns, ``lacbed`` with symmetry and perturbed far beams. The cases
+"gradient" take the first tilts of the same problem and differentiate a number that all pixels enter with respect to
+all of the coupling and the excitation errors: the adjoint recurrence and plain reverse mode, in units of the forward
+pass.
 """
 
 import json
@@ -23,12 +26,13 @@ import numpy as np
 
 import physml_jax.data
 from physml_jax.io.cif import read_cif
-from physml_jax.simulators.diffraction import beams, bloch, zone
+from physml_jax.simulators.diffraction import beams, bloch, chebyshev, zone
 
 CIFS = Path(physml_jax.data.__file__).parent / "structures" / "cifs"
 THICKNESSES = np.array([450.0])
 NUM_PIXELS = 128
 EIGH_TILTS = 64
+GRADIENT_TILTS = 256
 
 
 def problem(*, is_real):
@@ -116,6 +120,52 @@ def whole_pattern(name, num_pixels):
     )
 
 
+def gradient(dtype, *, absorption, every_beam, repeats=5):
+    with jax.enable_x64(dtype == "float64"):
+        coupling, errors = problem(is_real=True)
+        coupling, errors = coupling.real * (1 + 1j * absorption), errors[:GRADIENT_TILTS]
+        kind = "symmetric" if absorption else "real"
+        bounds = chebyshev.spectral_bounds(coupling, kind)
+        expansion = chebyshev.expand(errors, THICKNESSES, bounds, tolerance=1e-7)
+        h = expansion.half_width
+        parts = (np.asarray(coupling.real / h, dtype),)
+        if absorption:
+            parts += (np.asarray(coupling.imag / h - np.eye(len(coupling)) * expansion.shift / h, dtype),)
+        detuning = np.asarray((errors - expansion.centre[:, None]).T / h, dtype)
+        coefficients = np.asarray(chebyshev.padded(expansion.coefficients), dtype)
+        attenuation = np.asarray(expansion.attenuation, dtype)
+
+        def value(parts, detuning, forward_mode):
+            arrays = (parts, detuning, coefficients, attenuation, coefficients.shape[1])
+            if every_beam:
+                psi, _ = chebyshev.diffracted(*arrays, forward_mode=forward_mode)
+            else:
+                psi, _ = chebyshev.transmitted(*arrays, kind=kind, forward_mode=forward_mode)
+            return ((psi.real**2 + psi.imag**2) ** 2).sum()
+
+        def of(fn):
+            compiled = jax.jit(fn).lower(parts, detuning).compile()
+            used = compiled.memory_analysis().temp_size_in_bytes
+            busy = timed(lambda: jax.tree.leaves(compiled(parts, detuning))[0], repeats)[3]
+            return busy, used
+
+        forward, _ = of(lambda p, d: value(p, d, False))
+        ours, memory = of(jax.value_and_grad(lambda p, d: value(p, d, False), argnums=(0, 1)))
+        plain, plain_memory = of(jax.value_and_grad(lambda p, d: value(p, d, True), argnums=(0, 1)))
+    return dict(
+        case=f"gradient, {'all beams' if every_beam else 'bright field'}{', absorption' if absorption else ''}",
+        dtype=dtype,
+        beams=len(coupling),
+        tilts=len(errors),
+        terms=expansion.num_terms,
+        forward_cpu_s=round(forward, 4),
+        ratio=round(ours / forward, 2),
+        plain_ratio=round(plain / forward, 2),
+        memory_mb=round(memory / 1e6, 1),
+        memory_ratio=round(plain_memory / memory, 1),
+    )
+
+
 def main():
     device = jax.devices()[0]
     for is_real in (True, False):
@@ -124,6 +174,10 @@ def main():
     for name in ("221_O3SrTi_COD9006864", "225_Cu_COD9008468", "205_FeS2_COD5000115"):
         for num_pixels in (64, 128):
             print(json.dumps(dict(device=device.device_kind, **whole_pattern(name, num_pixels))), flush=True)
+    for absorption in (0.0, 0.1):
+        for every_beam in (False, True):
+            case = gradient("float32", absorption=absorption, every_beam=every_beam)
+            print(json.dumps(dict(device=device.device_kind, **case)), flush=True)
 
 
 if __name__ == "__main__":
