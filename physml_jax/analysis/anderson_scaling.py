@@ -133,7 +133,7 @@ def scaling_fit(
     error: np.ndarray,
     *,
     degree: int = 2,
-    field_degree: int = 1,
+    field_degree: int = 2,
     omega: float | None = None,
     correction_degree: int = 0,
     num_resamples: int = 200,
@@ -147,7 +147,7 @@ def scaling_fit(
       value: float ``[K]``, Gamma.
       error: float ``[K]``, its standard error.
       degree: of the polynomial in x.
-      field_degree: of u(w); 1 for u = w.
+      field_degree: of u(w); 1 for u = w, which is too little for disorders that differ by a third.
       omega: exponent of a correction ``L^-omega``; ``None`` for none. Needs three sizes. It is not fitted: sizes up
         to ten do not tell it.
       correction_degree: of the polynomial in x that the correction is multiplied by.
@@ -224,6 +224,7 @@ def survey(
     error: np.ndarray,
     *,
     degrees: tuple[int, ...] = (2, 3),
+    field_degree: int = 2,
     omegas: tuple[float | None, ...] = (None, 2.0, 3.0, 4.0),
     num_resamples: int = 100,
     seed: int = 0,
@@ -239,6 +240,7 @@ def survey(
       value: float ``[K]``.
       error: float ``[K]``.
       degrees: of the polynomial in x.
+      field_degree: of u(w).
       omegas: exponents of the correction.
       num_resamples: samples for the intervals.
       seed: of the resampling.
@@ -258,7 +260,8 @@ def survey(
         for smallest in sizes[:-1] if omega is None else sizes[:1]:
             kept = [r[records[1] >= smallest] for r in records]
             for degree in degrees:
-                fit = scaling_fit(*kept, degree=degree, omega=omega, num_resamples=num_resamples, seed=seed)
+                form = {"degree": degree, "field_degree": field_degree, "omega": omega}
+                fit = scaling_fit(*kept, **form, num_resamples=num_resamples, seed=seed)
                 found.append(Choice(int(smallest), degree, omega, fit))
     return found
 
