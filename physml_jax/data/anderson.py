@@ -16,7 +16,7 @@ import numpy as np
 
 from physml_jax.core.rng import stream_key
 from physml_jax.simulators import anderson
-from physml_jax.simulators.anderson.eigenstates import METHODS, predicted_bytes
+from physml_jax.simulators.anderson.dissection import predicted_bytes
 from physml_jax.simulators.anderson.rendering import planes, scaled_density
 from physml_jax.typing import Array, Batch, Dataset, Key, Recipe
 
@@ -28,6 +28,7 @@ WIDTHS = (15.0, 15.25, 15.5, 15.75, 16.0, *(round(16.2 + 0.1 * i, 1) for i in ra
 CLASSES = {"all": None, "ends": (15.0, 18.0), "three": (15.0, 16.5, 18.0)}
 VIEWS = ("none", "rgba", "density", "slices", "signed", "log_signed", "site_energies")
 PROBES = ("none", "shuffle", "blocks", "within_blocks", "signs", "quantise", "threshold")
+METHODS = ("auto", "dense", "dissection", "filter", "superlu", "pardiso")
 PRECISIONS = {"float32": jnp.float32, "float16": jnp.float16, "uint8": jnp.uint8}
 COMPRESSIONS = ("none", "log1p", "log")
 
@@ -384,8 +385,7 @@ def _chunk_size(settings: Settings) -> int:
     if jax.default_backend() == "cpu":
         return 1
     memory = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
-    method = ("dense" if settings.size <= 8 else "dissection") if settings.method == "auto" else settings.method
-    return int(max(1, min(MAX_CHUNK, CHUNK_MEMORY * memory // predicted_bytes(settings.size, method=method))))
+    return int(max(1, min(MAX_CHUNK, CHUNK_MEMORY * memory // predicted_bytes(settings.size))))
 
 
 def _check_names(*choices) -> None:
