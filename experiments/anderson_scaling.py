@@ -13,8 +13,10 @@ from absl import flags
 WORKDIR = flags.DEFINE_string("workdir", "workdirs/anderson_scaling", "Folder of the report.")
 SIZES = flags.DEFINE_list("sizes", ["4", "6", "8"], "Widths M of the bars, at least three.")
 WIDTHS = flags.DEFINE_list("widths", ["14", "15", "15.75", "16.5", "17.25", "18", "19"], "Disorders W.")
-BARS = flags.DEFINE_integer("num_bars", 16, "Bars at every disorder.", lower_bound=2)
-SLICES = flags.DEFINE_integer("num_slices", 4000, "Slices of every bar, a multiple of 8.", lower_bound=8)
+BARS = flags.DEFINE_integer(
+    "num_bars", 32, "Bars at every disorder; with few their scatter is a poor error.", lower_bound=4
+)
+SLICES = flags.DEFINE_integer("num_slices", 2000, "Slices of every bar, a multiple of 8.", lower_bound=8)
 OMEGA = flags.DEFINE_float("omega", 3.0, "Exponent of the correction to scaling.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the disorder.")
 

@@ -22,7 +22,7 @@ def make_report(
     *,
     omega: float = 3.0,
     degree: int = 2,
-    num_resamples: int = 200,
+    num_resamples: int = 100,
 ) -> Report:
     """The report of bars.
 
