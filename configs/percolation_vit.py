@@ -31,6 +31,7 @@ def get_config(arg: str = ""):
         "position": "sincos2d",
         "pool": "mean",
         "dropout": 0.0,
+        "exact_gelu": False,
         "dtype": "float32",
     }
     c.optim.learning_rate = 1e-3

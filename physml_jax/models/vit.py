@@ -76,6 +76,7 @@ class Block(nn.Module):
     mlp_ratio: int
     dropout: float
     dtype: str
+    exact_gelu: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
@@ -94,7 +95,8 @@ class Block(nn.Module):
             for name in ("query", "key", "value")
         )
         x = x + drop(dense(dim, "out")(attention(query, key, value).reshape(b, n, dim)))
-        y = drop(nn.gelu(dense(self.mlp_ratio * dim, "mlp1")(norm("norm2")(x))))
+        y = dense(self.mlp_ratio * dim, "mlp1")(norm("norm2")(x))
+        y = drop(nn.gelu(y, approximate=not self.exact_gelu))
         return x + drop(dense(dim, "mlp2")(y))
 
 
@@ -112,6 +114,7 @@ class ViT(nn.Module):
     pool: str
     dropout: float
     dtype: str
+    exact_gelu: bool = False
 
     @nn.compact
     def __call__(self, inputs: Array, *, train: bool) -> Array:
@@ -128,7 +131,10 @@ class ViT(nn.Module):
         x = x + self._codes(height, width, with_token)[None].astype(x.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         for i in range(self.depth):
-            x = Block(self.num_heads, self.mlp_ratio, self.dropout, self.dtype, name=f"block{i + 1}")(x, train=train)
+            block = Block(
+                self.num_heads, self.mlp_ratio, self.dropout, self.dtype, self.exact_gelu, name=f"block{i + 1}"
+            )
+            x = block(x, train=train)
         x = nn.LayerNorm(epsilon=1e-6, name="norm")(x.astype(jnp.float32))
 
         outputs = self.num_classes if self.head == "classes" else self.patch**2
@@ -162,12 +168,13 @@ def make_model(
     position: str = "sincos2d",
     pool: str = "mean",
     dropout: float = 0.0,
+    exact_gelu: bool = False,
     dtype: str = "float32",
 ) -> nn.Module:
     """A vision transformer: [B, H, W, C] -> float32 [B, num_classes], or one number per pixel.
 
     The published models are ``depth=12, patch=16, position="learned", pool="cls"`` with (dim, num_heads) = (192, 3) for
-    Ti, (384, 6) for S and (768, 12) for B.
+    Ti, (384, 6) for S and (768, 12) for B; L has ``depth=24`` and (1024, 16).
 
     Args:
       patch: side of the squares of pixels that become tokens; height and width must be multiples of it.
@@ -180,6 +187,8 @@ def make_model(
       position: ``"sincos2d"``, fixed and valid for any size; or ``"learned"``, a table for the size of training.
       pool: how the head ``classes`` reads the tokens: their ``"mean"``, or an extra token ``"cls"``.
       dropout: probability behind the positions and every dense layer but query, key and value.
+      exact_gelu: the Gaussian error function within the blocks, as the published weights want it, in place of its
+        cheaper approximation by a hyperbolic tangent.
       dtype: type of the activations (``"bfloat16"`` on accelerators); parameters, softmax and output are float32.
 
     Returns:
@@ -203,4 +212,4 @@ def make_model(
         raise ValueError(f"model.kwargs.dim: fixed positions need a multiple of 4, got {dim}")
     if not 0 <= dropout < 1:
         raise ValueError(f"model.kwargs.dropout: expected a number from 0 to below 1, got {dropout}")
-    return ViT(patch, dim, depth, num_heads, mlp_ratio, num_classes, head, position, pool, dropout, dtype)
+    return ViT(patch, dim, depth, num_heads, mlp_ratio, num_classes, head, position, pool, dropout, dtype, exact_gelu)
