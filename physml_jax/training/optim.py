@@ -7,6 +7,7 @@ from typing import Any
 import optax
 
 from physml_jax.core.resolve import check_kwargs
+from physml_jax.training.freezing import check_patterns, frozen_optimizer
 
 #: Schedules as functions of (learning_rate, num_steps, kwargs); every one starts at the learning rate.
 SCHEDULES = ("constant", "cosine", "linear", "hold_then_linear", "step")
@@ -57,8 +58,9 @@ def make_optimizer(optim: Mapping[str, Any], num_steps: int) -> optax.GradientTr
 
     Args:
       optim: ``name`` (an optax optimizer such as ``adam``), ``learning_rate``, ``kwargs`` (its other arguments),
-        ``schedule`` (``name`` and options), ``clip_norm`` (global gradient norm, 0 for none) and ``accumulate``
-        (micro-batches per step; the optimizer then moves once per so many calls).
+        ``schedule`` (``name`` and options), ``clip_norm`` (global gradient norm, 0 for none), ``accumulate``
+        (micro-batches per step; the optimizer then moves once per so many calls) and, optionally, ``frozen``
+        (patterns of parameters that do not move, see ``freezing``).
       num_steps: length of the run.
 
     Raises:
@@ -78,6 +80,8 @@ def make_optimizer(optim: Mapping[str, Any], num_steps: int) -> optax.GradientTr
     tx = maker(make_schedule(schedule.pop("name"), rate, num_steps, **schedule), **optim["kwargs"])
     if optim["clip_norm"]:
         tx = optax.chain(optax.clip_by_global_norm(optim["clip_norm"]), tx)
+    if frozen := check_patterns(optim.get("frozen", ())):
+        tx = frozen_optimizer(tx, frozen)
     if optim["accumulate"] > 1:
         tx = optax.MultiSteps(tx, optim["accumulate"]).gradient_transformation()
     return tx

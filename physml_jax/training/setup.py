@@ -10,6 +10,7 @@ from absl import logging
 from physml_jax.core.resolve import check_kwargs, factory
 from physml_jax.training.accumulation import accumulated
 from physml_jax.training.ensemble import ensemble
+from physml_jax.training.freezing import frozen_model
 from physml_jax.training.optim import make_optimizer
 from physml_jax.training.sharding import over_batch
 from physml_jax.typing import Batch, Dataset, Read, Recipe, Report, Run, Source, Task
@@ -82,6 +83,8 @@ def build(config: Mapping[str, Any]) -> Experiment:
 
     make_task = _checked("task", config["task"]["name"], config["task"]["kwargs"])
     tx = make_optimizer(config["optim"], config["train"]["num_steps"])
+    if frozen := config["optim"].get("frozen", ()):
+        models = {role: frozen_model(model, frozen) for role, model in models.items()}
     member = make_task(models=models, tx=tx, **config["task"]["kwargs"])
     member = accumulated(member, config["optim"]["accumulate"])
     task = member
