@@ -29,6 +29,7 @@ def get_config(arg: str = ""):
         "position": "sincos2d",
         "pool": "mean",
         "dropout": 0.0,
+        "exact_gelu": False,
         "dtype": "float32",
     }
     anderson_image.classification(c, arg)

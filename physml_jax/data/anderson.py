@@ -170,12 +170,7 @@ def make_dataset(
     rows = (order[0] + order[1]).reshape(-1).astype(np.int64)
     recipe = make_recipe(settings)
     shape, cube = jax.ShapeDtypeStruct, (settings.size,) * 3
-    forms = {
-        "none": (),
-        "rgba": (pixels, pixels, 4),
-        "slices": cube,
-        "log_signed": (*cube, 2),
-    }
+    forms = {"rgba": (pixels, pixels, 4), "slices": cube, "log_signed": (*cube, 2)}
     spec = {
         "state": shape((*cube, 1), jnp.float32),
         "energy": shape((), jnp.float32),
