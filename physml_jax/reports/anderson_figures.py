@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from physml_jax.analysis import anderson_pictures
 from physml_jax.analysis.anderson_ladder import RUNGS
 from physml_jax.reports import anderson_published as published
 from physml_jax.reports import seeds
 from physml_jax.reports.anderson_answers import SCORES, Network, Problem, Score
 from physml_jax.reports.anderson_numbers import Change, by_class
 from physml_jax.reports.anderson_tables import class_title
-from physml_jax.simulators.anderson import cube_view
 from physml_jax.viz import ladder, states
 from physml_jax.viz.ladder import Value
 
@@ -34,7 +33,7 @@ def examples(problem: Problem, networks: Sequence[Network]) -> tuple[Any, str]:
     """An extended, a critical and a localised state: the paper's Fig. 3."""
     picked = pick(problem)
     psi = problem.states.psi[[i for i, _ in picked]]
-    number = _participation(psi)
+    number = anderson_pictures.participation_number(psi)
     seen = text = None
     for n in networks:
         rgba = n.runs[0].examples.get("rgba")
@@ -42,9 +41,9 @@ def examples(problem: Problem, networks: Sequence[Network]) -> tuple[Any, str]:
             seen = np.asarray(rgba)[[i for i, _ in picked]]
             text = f"seen by the network\n({seen.shape[1]} × {seen.shape[1]} pixels)"
             break
-    every = _participation(problem.states.psi)
+    every = anderson_pictures.participation_number(problem.states.psi)
     figure = states.cubes(
-        np.asarray(cube_view(jnp.asarray(psi), pixels=PIXELS, margin=_MARGIN)),
+        anderson_pictures.cubes(psi, pixels=PIXELS, margin=_MARGIN),
         margin=_MARGIN,
         size=problem.states.size,
         titles=[
@@ -78,7 +77,7 @@ def pick(problem: Problem) -> list[tuple[int, str]]:
     result = []
     for k in dict.fromkeys(wanted):
         rows = np.flatnonzero(problem.states.truth == classes[k])
-        number = _participation(problem.states.psi[rows])
+        number = anderson_pictures.participation_number(problem.states.psi[rows])
         order = np.argsort(number, kind="stable")
         if abs(widths[k] - published.CRITICAL_WIDTH) < 0.1:
             kind = "critical"
@@ -267,12 +266,6 @@ def _value(s: Score, *, learned: bool = False) -> Value:
         ends.append((max(s.value - 2 * s.error, 0.0), s.value + 2 * s.error))
     low, high = max(ends, key=lambda e: e[1] - e[0])
     return Value(s.value, low, high, learned)
-
-
-def _participation(psi: np.ndarray) -> np.ndarray:
-    """Sites that every state occupies, 1/P_2."""
-    weight = np.square(psi, dtype=np.float64).reshape(len(psi), -1)
-    return weight.sum(1) ** 2 / (weight**2).sum(1)
 
 
 def _seeds(network: Network) -> str:

@@ -110,6 +110,8 @@ def _probes(n: Network, p: Problem, changed: Mapping[str, Mapping[str, Change]],
         if same is not None:
             details.append(f"{100 * same:.0f} % of the answers unchanged")
         parts.append(text + (f" ({', '.join(details)})" if details else ""))
+        if not s.above_chance:
+            continue
         if same == 1.0:
             keeps.append(f"{takes} (no answer changes)")
         elif own.low > 0:
@@ -117,10 +119,12 @@ def _probes(n: Network, p: Problem, changed: Mapping[str, Mapping[str, Change]],
         elif n.probes[probe].answers.scores["accuracy"].low > chance:
             keeps.append(takes)
     text = f"Changed states, {n.title}, accuracy: {'; '.join(parts)}."
+    if not s.above_chance:
+        text += " What answers no better than chance cannot show what it uses."
     if loses:
         text += f" It is worse without {_list(loses)}."
     if keeps:
-        text += f" It does without {_list(keeps)}: no drop can be told from zero."
+        text += f" It does without {_list(keeps)}: no loss can be told from zero."
     if loses:
         text += " A loss may also come from states that are unlike any in training; no loss says more."
     near = nearest_profile(s)
