@@ -1,6 +1,7 @@
 """The packed kernel against everything that is known exactly, and against the reference kernel."""
 
 import functools
+import hashlib
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,12 @@ from physml_jax.simulators.ising import bond_sums, energy, exact, ladder, metrop
 
 POINTS = ((1.0, 0.0), (2.5, 0.0), (1.2, 0.5), (2.0, 0.5), (1.5, 0.8), (1.0, 0.3), (3.0, 1.0), (0.8, 0.7))
 WORDS = 32  # at every point
+#: (bits, rule) -> digest of states, from before the kernel was rewritten; 48 bits came with the new one.
+KNOWN = {
+    (24, "metropolis"): "cb7973623d09ce96",
+    (32, "heat_bath"): "0b35e0a9606e1a1b",
+    (48, "metropolis"): "1f325863256c7e07",
+}
 
 
 # Two bits per loop body: a fraction of the compilation, and the same states, as test_layout shows.
@@ -48,10 +55,13 @@ def deviations(words, points=POINTS, field=0.0):
     return np.abs(z)
 
 
-@pytest.mark.parametrize(("generator", "rule"), [("hash", "metropolis"), ("hash", "heat_bath")])
-def test_enumeration(key, generator, rule):
+@pytest.mark.parametrize(
+    ("rule", "bits"),
+    [("metropolis", 24), ("heat_bath", 24), ("metropolis", 48), pytest.param("heat_bath", 48, marks=pytest.mark.slow)],
+)
+def test_enumeration(key, rule, bits):
     words = hot(key, WORDS * len(POINTS), 4)
-    assert deviations(run(key, words, *grid(), 300, generator=generator, rule=rule)).max() < 4
+    assert deviations(run(key, words, *grid(), 300, generator="hash", rule=rule, bits=bits)).max() < 4
 
 
 def test_enumeration_threefry(key):
@@ -76,6 +86,22 @@ def test_coarse_thresholds_fail(key, monkeypatch):
     monkeypatch.setattr(packed, "BITS", (8,))
     words = hot(key, WORDS * len(POINTS), 4)
     assert deviations(run(key, words, *grid(), 300, bits=8)).max() > 8
+
+
+def test_shared_bits(key):
+    """Flips rarer than 2^-16 happen as often as they should, and to one replica of a word at a time."""
+    num, size, exponent = 512, 30, 18
+    temperature = jnp.full(num, 8 / (exponent * np.log(2)), jnp.float32)
+    ordered = jnp.zeros((num, size, size), jnp.uint32)
+    flips = {
+        bits: np.asarray(jax.lax.population_count(run(key, ordered, temperature, jnp.zeros(num), 1, bits=bits)))
+        for bits in (16, 48)
+    }
+    expected = num * size**2 * 32 * 2.0**-exponent
+    assert flips[16].sum() == 0
+    assert abs(flips[48].sum() - expected) < 4 * np.sqrt(expected)
+    # Two in a word: 31/2 pairs per flip, 2^-16 each. Were all bits shared, flips would come 32 at a time.
+    assert (flips[48] > 1).sum() <= 1
 
 
 def test_trapped_states_escape(key):
@@ -103,13 +129,17 @@ def test_layout(key):
     assert (other != expected).mean() > 0.3
 
 
-@pytest.mark.parametrize("rule", ["metropolis", pytest.param("heat_bath", marks=pytest.mark.slow)])
-def test_ladder_is_the_same(key, rule):
+@pytest.mark.parametrize(
+    ("rule", "bits"), [("metropolis", 24), ("metropolis", 48), pytest.param("heat_bath", 24, marks=pytest.mark.slow)]
+)
+def test_ladder_is_the_same(key, rule, bits):
     points = POINTS[1:3]
     words = hot(key, 8, 6)
-    expected = run(key, words, *grid(points, 4), 3, rule=rule)
+    expected = run(key, words, *grid(points, 4), 3, rule=rule, bits=bits)
     temperature, j2 = zip(*points, strict=True)
-    fixed = jax.jit(lambda w: ladder.ladder_sweeps(key, w, temperature, j2, num_sweeps=3, rule=rule, tile_size=3))
+    fixed = jax.jit(
+        lambda w: ladder.ladder_sweeps(key, w, temperature, j2, num_sweeps=3, rule=rule, bits=bits, tile_size=3)
+    )
     np.testing.assert_array_equal(fixed(words.reshape(2, 4, 6, 6)).reshape(8, 6, 6), expected)
 
 
@@ -176,12 +206,24 @@ def test_chunks_of_a_field(key):
 
 @pytest.mark.parametrize("bits", packed.BITS)
 def test_threshold_digits(bits):
-    """Digits against float64, and the rule that they implement against plain comparison."""
+    """Digits against float64."""
     p = jnp.asarray([0.0, 1e-9, 2.0**-20, 0.018315639, 0.5, 0.9999999, 1.0], jnp.float32)
-    digits = np.asarray(packed.thresholds.threshold_masks(p, bits)).astype(np.float64) / 0xFFFFFFFF
-    found = (digits * 2.0 ** np.arange(bits)[:, None]).sum(0)
-    expected = np.minimum(np.round(np.asarray(p, np.float64) * 2.0**bits), 2.0**bits - 1)
+    digits, tails = packed.thresholds.split_thresholds(p, bits)
+    found = (np.asarray(digits) / 0xFFFFFFFF * 2.0 ** np.arange(len(digits))[:, None]).sum(0)
+    if tails is not None:
+        found = found * 2.0**packed.thresholds.SHARED + np.asarray(tails)
+    largest = 2.0**bits - 1 if bits <= 32 else 2.0**bits - 2.0**8  # the largest float32 below 1
+    expected = np.minimum(np.round(np.asarray(p, np.float64) * 2.0**bits), largest)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_known_states(key):
+    """The states of a setting stay what they are, bit for bit: stored data sets rely on them."""
+    words = hot(jax.random.key(1), 2, 4)
+    temperature, j2 = jnp.asarray([0.7, 2.0]), jnp.asarray([0.0, 0.5])
+    for (bits, rule), known in KNOWN.items():
+        found = run(jax.random.key(2), words, temperature, j2, 5, bits=bits, rule=rule)
+        assert hashlib.sha256(np.asarray(found).tobytes()).hexdigest()[:16] == known, (bits, rule)
 
 
 def bad(**changes):

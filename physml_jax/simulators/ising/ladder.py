@@ -1,8 +1,8 @@
 """Packed sweeps at a few fixed temperatures, compiled for them: for replica exchange on a ladder.
 
 The thresholds are constants of the program, so that a random bit is compared with those classes only whose threshold
-has this bit set, without reading masks. Every point becomes a body of its own, with its own compilation: worth it from
-about ten thousand sweeps on, for at most some sixty points.
+has this bit set, or with the others if they are fewer, without reading masks. Every point becomes a body of its own,
+with its own compilation: worth it from about ten thousand sweeps on, for at most some sixty points.
 """
 
 import functools
@@ -48,7 +48,7 @@ def ladder_sweeps(
       bits: as for ``packed.sweeps``.
       generator: as for ``packed.sweeps``.
       rule: as for ``packed.sweeps``.
-      tile_size: words of one pass; ``None`` is 32 on a CPU and all of a point elsewhere.
+      tile_size: words of one pass; ``None`` is 16 on a CPU and all of a point elsewhere.
 
     Returns:
       uint32 [N, W, L, L].
@@ -85,9 +85,10 @@ def ladder_sweeps(
         with jax.ensure_compile_time_eval():
             energies = thresholds.class_energies(jnp.asarray(values["j2"][n : n + 1]), None)
             chance = thresholds.flip_probability(energies, jnp.asarray(values["temperature"][n : n + 1]), rule)
-            digits = np.asarray(thresholds.threshold_masks(chance, bits))[:, :, 0] != 0
+            masks, tails = thresholds.split_thresholds(chance, bits)
+            digits, tails = np.asarray(masks)[:, :, 0] != 0, None if tails is None else np.asarray(tails)[:, 0]
             signs = np.sign(np.asarray(energies)[:, 0])
-        decide = functools.partial(_decide, digits=digits, signs=signs, rule=rule)
+        decide = functools.partial(_decide, digits=digits, tails=tails, signs=signs, rule=rule)
 
         def tile(args, decide=decide):
             return run(key, *args, decide, GENERATORS[generator], bits, num_sweeps, first_sweep)
@@ -97,19 +98,25 @@ def ladder_sweeps(
     return jnp.stack(done)
 
 
-def _decide(parts, number, word, keys, scratch, *, digits, signs, rule):
-    """Thresholds as constants: digits bool [bits, classes], signs [classes]."""
+def _decide(parts, number, word, keys, scratch, *, digits, tails, signs, rule):
+    """Thresholds as constants: digits bool [bits, classes], tails uint32 [classes] or ``None``, signs [classes]."""
     near, diagonal = sublattices.neighbours(parts, number)
     classes = thresholds.one_hot(near, diagonal, field=False)
     zero = jnp.zeros_like(classes[0])
     result = zero
+    if tails is not None:
+        result = thresholds.shared_decision(classes, tails[:, None], word(keys[len(digits) + 1]))
     for k, digit in enumerate(digits):
         result = thresholds.below(result, _any_of(classes, digit, zero), word(keys[k]))
     upwards = thresholds.orientation(near, diagonal, sublattices.interior(parts, number), field=False)
     negative = (upwards & _any_of(classes, signs < 0, zero)) | (~upwards & _any_of(classes, signs > 0, zero))
     flip = result ^ negative if rule == "heat_bath" else result | negative
-    return flip | (thresholds.both_level(near, diagonal) & word(keys[len(digits)])), scratch
+    level = thresholds.both_level(near, diagonal)  # decided by a coin, whatever the digits said
+    return (level & word(keys[len(digits)])) | (~level & flip), scratch
 
 
 def _any_of(classes, chosen, zero):
+    """Mask of the spins of the chosen classes, of any content where a = b = 0."""
+    if 2 * sum(chosen) > len(classes):
+        return ~_any_of(classes, [not yes for yes in chosen], zero)
     return functools.reduce(jnp.bitwise_or, [c for c, yes in zip(classes, chosen, strict=True) if yes], zero)

@@ -23,12 +23,12 @@ from physml_jax.simulators.ising.random_words import GENERATORS, RandomWords
 from physml_jax.typing import Array, Key
 
 #: Random bits that a decision may use.
-BITS = (16, 24, 32)
+BITS = (16, 24, 32, 48)
 RULES = ("metropolis", "heat_bath")
-#: Words that share one pass on a CPU: what 32 words need stays in a cache of 1 MiB.
-CPU_TILE = 32
+#: Words that share one pass on a CPU: one vector of 512 bits.
+CPU_TILE = 16
 #: bits -> bits of one loop body on a CPU. Beyond 20 the vectoriser gives up.
-CPU_CHUNK = {16: 8, 24: 12, 32: 8}
+CPU_CHUNK = {16: 8, 24: 12, 32: 8, 48: 16}
 #: The same with a field, where a bit has twice as many masks.
 CPU_CHUNK_FIELD = 8
 
@@ -67,14 +67,16 @@ def sweeps(
         below 2^34 / L^2: beyond that, lanes share random numbers.
       field: float32 [P], magnetic field in units of J1; ``None`` costs nothing; with one, sweeps on a CPU
         take about twice as long.
-      bits: random bits of a decision, 16, 24 or 32. Probabilities are multiples of 2^-bits, and smaller ones than half
-        of that never happen: 24 bits know excitations up to 17 T, 32 bits up to 22 T. With 16 (11 T) ordered phases
-        are visibly too cold.
+      bits: random bits of a decision, 16, 24, 32 or 48. Probabilities are multiples of 2^-bits, and smaller ones than
+        half of that never happen: 24 bits know excitations up to 17 T, 32 bits up to 22 T, 48 bits up to 33 T. With 16
+        (11 T) ordered phases are visibly too cold. The last 32 of 48 bits are common to the replicas of a word, and
+        matter where the first 16, their own, do not decide: faster and finer than 24 bits, at the price that the other
+        31 replicas join a rare flip with a chance of 2^-16 each.
       generator: "hash", or "threefry" as a slow reference.
       rule: "metropolis" (a flip without cost happens with probability 1/2) or "heat_bath".
-      tile_size: words of one pass; ``None`` is 32 on a CPU and all elsewhere.
-      chunk_bits: random bits of one loop body, a divisor of ``bits``; ``None`` is 12 (or 8) on a CPU, all
-        elsewhere, and 1 for threefry.
+      tile_size: words of one pass; ``None`` is 16 on a CPU and all elsewhere.
+      chunk_bits: random bits of one loop body, a divisor of those that a replica has for itself; ``None`` is 8 to 16
+        on a CPU, all elsewhere, and 1 for threefry.
 
     Returns:
       uint32 [P, L, L].
@@ -85,11 +87,12 @@ def sweeps(
     _check(words, temperature, j2, lanes, field, num_sweeps)
     check_choices(bits, generator, rule)
     cpu = jax.default_backend() == "cpu"
+    own = thresholds.own_bits(bits)
     if chunk_bits is None:
         on_cpu = CPU_CHUNK[bits] if field is None else CPU_CHUNK_FIELD
-        chunk_bits = 1 if generator == "threefry" else on_cpu if cpu else bits
-    if chunk_bits < 1 or bits % chunk_bits:
-        raise ValueError(f"chunk_bits: expected a divisor of bits = {bits}, got {chunk_bits}")
+        chunk_bits = 1 if generator == "threefry" else on_cpu if cpu else own
+    if chunk_bits < 1 or own % chunk_bits:
+        raise ValueError(f"chunk_bits: expected a divisor of the {own} bits of a replica, got {chunk_bits}")
     num = words.shape[0]
     if num == 0:
         return words
@@ -99,16 +102,18 @@ def sweeps(
     energies = thresholds.class_energies(j2, field)
     probability = thresholds.flip_probability(energies, temperature, rule)
     signs = jnp.stack([thresholds.all_ones(energies > 0), thresholds.all_ones(energies < 0)])
-    digits = thresholds.threshold_masks(probability, bits).reshape(bits // chunk_bits, chunk_bits, -1, num)
+    digits, tails = thresholds.split_thresholds(probability, bits)
+    digits = digits.reshape(own // chunk_bits, chunk_bits, -1, num)
 
     def tile(args):
-        words, lanes, digits, signs = args
-        decide = functools.partial(_decide, digits=digits, signs=signs, rule=rule, field=field is not None)
+        words, lanes, *tables = args
+        decide = functools.partial(_decide, tables=tables, rule=rule, field=field is not None)
         return run(key, words, lanes, decide, GENERATORS[generator], bits, num_sweeps, first_sweep)
 
     # The last axis of everything goes to the front, in whole tiles; what fills the last one repeats the last word.
     number = jnp.minimum(jnp.arange(-(-num // tile_size) * tile_size), num - 1).reshape(-1, tile_size)
-    tiles = (words[number], lanes[number], *(jnp.moveaxis(x[..., number], -2, 0) for x in (digits, signs)))
+    tables = (digits, signs) if tails is None else (digits, signs, tails)
+    tiles = (words[number], lanes[number], *(jnp.moveaxis(x[..., number], -2, 0) for x in tables))
     return lax.map(tile, tiles).reshape(-1, *words.shape[1:])[:num]
 
 
@@ -125,15 +130,18 @@ def run(
     """All sweeps of one tile of words, uint32 [W, L, L].
 
     ``decide(parts, number, word, keys, scratch) -> (flip, scratch)`` says which spins of a sublattice turn over, as
-    masks [h, h, W]; ``word(keys[k])`` are the random words of bit k, the last one of ``keys`` [bits + 1] is for a coin.
-    ``scratch`` [h, h, W] has any content: an array that a loop may use at once, where zeros would be copied first.
+    masks [h, h, W]; ``word(keys[k])`` are the random words of bit k, the next of ``keys`` is for a coin, and one more
+    for what the replicas of a word share. ``scratch`` [h, h, W] has any content: an array that a loop may use at once,
+    where zeros would be copied first.
     """
     half = words.shape[1] // 2
     sites = random.sites(lanes, half)
+    own = thresholds.own_bits(bits)
+    draws = own + 1 if bits == own else own + 2
 
     def sweep(i, carry):
         parts, scratch = carry
-        keys = random.keys(key, first_sweep + i, (4, bits + 1))
+        keys = random.keys(key, first_sweep + i, (4, draws))
         for n, number in enumerate(sublattices.ORDER):
             flip, scratch = decide(parts, number, functools.partial(random.word, sites), keys[n], scratch)
             parts = sublattices.replace(parts, number, sublattices.interior(parts, number) ^ flip)
@@ -144,34 +152,42 @@ def run(
     return sublattices.join(parts)
 
 
-def _decide(parts, number, word, keys, scratch, *, digits, signs, rule, field):
-    """Thresholds as data: digits [chunks, bits, classes, W], signs [2, classes, W]."""
+def _decide(parts, number, word, keys, scratch, *, tables, rule, field):
+    """Thresholds as data: digits [chunks, bits, classes, W], signs [2, classes, W] and maybe tails [classes, W]."""
+    digits, signs, *tails = tables
     chunks, bits = digits.shape[:2]
+
+    def compare(result, classes, digits, keys):
+        for k in range(bits):
+            # One slice per mask: slices of a slice become inputs of the loop, too many for the vectoriser with a field.
+            masks = [digits[k, i] for i in range(len(classes))]
+            result = thresholds.below(result, thresholds.select(classes, masks), word(keys[k]))
+        return result
 
     def chunk(result, xs):
         # The barrier keeps XLA from slicing the chunk anew for every word, inside the loop that should be vectorised.
         digits, keys, zero, keep = lax.optimization_barrier(xs)
         classes = thresholds.one_hot(*sublattices.neighbours(parts, number, zero), field=field)
-        result &= keep
-        for k in range(bits):
-            # One slice per mask: slices of a slice become inputs of the loop, too many for the vectoriser with a field.
-            masks = [digits[k, i] for i in range(len(classes))]
-            result = thresholds.below(result, thresholds.select(classes, masks), word(keys[k]))
-        return result, None
-
-    # All zeros, but XLA does not know: it would compute the classes once, store them and read them for every chunk.
-    zeros = (lax.population_count(digits[:, 0, 0, 0]) >> 6).astype(jnp.int32)
-    keep = thresholds.all_ones(jnp.arange(chunks) > 0)
-    by_chunk = keys[: chunks * bits].reshape(chunks, bits, *keys.shape[1:])
-    result, _ = lax.scan(chunk, scratch, (digits, by_chunk, zeros, keep))
+        return compare(result & keep, classes, digits, keys), None
 
     near, diagonal = sublattices.neighbours(parts, number)
     classes = thresholds.one_hot(near, diagonal, field=field)
+    own, coin, *shared = keys[: chunks * bits], *keys[chunks * bits :]
+    if tails:
+        scratch = thresholds.shared_decision(classes, tails[0], word(shared[0]))
+    if chunks == 1:
+        result = compare(scratch if tails else jnp.zeros_like(scratch), classes, digits[0], own)
+    else:
+        # All zeros, but XLA does not know: it would compute the classes once, store them and read them for every chunk.
+        zeros = (lax.population_count(digits[:, 0, 0, 0]) >> 6).astype(jnp.int32)
+        keep = thresholds.all_ones((jnp.arange(chunks) > 0) | bool(tails))
+        result, _ = lax.scan(chunk, scratch, (digits, own.reshape(chunks, bits, *own.shape[1:]), zeros, keep))
+
     upwards = thresholds.orientation(near, diagonal, sublattices.interior(parts, number), field=field)
-    negative = (upwards & thresholds.select(classes, signs[1])) | (~upwards & thresholds.select(classes, signs[0]))
+    negative = thresholds.gains(classes, signs, upwards)
     flip = result ^ negative if rule == "heat_bath" else result | negative
     if not field:
-        flip |= thresholds.both_level(near, diagonal) & word(keys[chunks * bits])
+        flip |= thresholds.both_level(near, diagonal) & word(coin)
     return flip, result
 
 

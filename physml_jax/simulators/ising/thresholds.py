@@ -12,10 +12,16 @@ energy e of the class, so that a spin needs the sign of dE and one random decisi
 Both turn a spin without cost over with probability 1/2. Certain acceptance would make the sweep in a fixed order of
 sites deterministic on such spins, and trap 16 states of the 4 x 4 lattice at every J2 (on each sublattice a
 checkerboard), and others like them at all multiples of 4.
+
+A random number below the threshold is one whose leading digits are, or whose leading digits are equal and whose other
+digits are below. With n leading digits the second case has probability 2^-n, so that replicas may share the other
+digits at a site: given that one of them flips for this reason, another one of the same class does with a chance of 2^-n
+instead of its own p < 2^-n. The mean is exact, and digits are compared 16 times instead of 24.
 """
 
 import functools
 import itertools
+import math
 
 import jax.numpy as jnp
 
@@ -23,6 +29,14 @@ from physml_jax.typing import Array
 
 #: (abs(a), abs(b), relative sign) of the classes without a field; (0, 0) is decided by a coin of its own.
 PAIRS = tuple((a, b, sign) for a in range(3) for b in range(3) if a or b for sign in ((1, -1) if a and b else (1,)))
+#: Random bits that the replicas of a word have in common, where decisions use more than 32.
+SHARED = 32
+#: Lists of classes whose cost has one sign at every J2, by the ratio of a and b.
+SIGNS = tuple(
+    [n for n, (a, b, sign) in enumerate(PAIRS) if (a // math.gcd(a, b), b // math.gcd(a, b), sign) == ratio]
+    for ratio in PAIRS
+    if math.gcd(*ratio[:2]) == 1
+)
 #: Neighbours up, (nearest, diagonal), of the classes with a field.
 COUNTS = tuple(itertools.product(range(5), range(5)))
 
@@ -54,7 +68,31 @@ def threshold_masks(probability: Array, bits: int) -> Array:
     high, low = high.astype(jnp.uint32), low.astype(jnp.uint32)
     high, low = high + (low >> half), low & jnp.uint32(2**half - 1)  # the rounding may carry
     full = high >> (bits // 2)
-    threshold = jnp.where(full > 0, jnp.uint32(2**bits - 1), (high << half) | low)
+    return _digits(jnp.where(full > 0, jnp.uint32(2**bits - 1), (high << half) | low), bits)
+
+
+def split_thresholds(probability: Array, bits: int) -> tuple[Array, Array | None]:
+    """Probabilities as what a replica decides for itself and what the replicas of a word decide together.
+
+    Returns:
+      (digits as from ``threshold_masks``, uint32 [own_bits(bits), ...]; the ``SHARED`` bits that follow as a number,
+      uint32 [...], or ``None``).
+    """
+    own = own_bits(bits)
+    if own == bits:
+        return threshold_masks(probability, bits), None
+    scaled = probability * 2.0**own
+    high = jnp.minimum(jnp.floor(scaled), 2.0**own - 1)
+    rest = jnp.minimum(scaled - high, 1 - 2.0**-24)  # exact, as the line above
+    return _digits(high.astype(jnp.uint32), own), jnp.round(rest * 2.0**SHARED).astype(jnp.uint32)
+
+
+def own_bits(bits: int) -> int:
+    """Random bits of a decision that every replica has for itself."""
+    return bits if bits <= 32 else bits - SHARED
+
+
+def _digits(threshold, bits):
     digits = jnp.arange(bits, dtype=jnp.uint32).reshape(bits, *(1,) * threshold.ndim)
     return all_ones((threshold[None] >> digits) & 1)
 
@@ -122,9 +160,25 @@ def select(classes: list[Array], masks: Array | list[Array]) -> Array:
 def below(result: Array, digit: Array, random: Array) -> Array:
     """One step of the comparison of a random number with a threshold, from the least significant digit upwards.
 
-    The complement of the random bit serves as well as the bit itself, so that the step is a majority of three.
+    The complement of the random bit serves as well as the bit itself, so that the step is a majority of three. Of the
+    ways to write it, this is the one that compilers turn into two operations of AVX-512, with the last one of the hash.
     """
-    return (digit & random) | ((digit | random) & result)
+    return result ^ ((result ^ digit) & (result ^ random))
+
+
+def shared_decision(classes: list[Array], tails: Array, random: Array) -> Array:
+    """Spins for whose class a number per word and site, all 32 bits, is small enough: ``tails`` uint32 [classes, W]."""
+    chosen = [jnp.where(random < tails[i][None, None], m, jnp.uint32(0)) for i, m in enumerate(classes)]
+    return functools.reduce(jnp.bitwise_or, chosen)
+
+
+def gains(classes: list[Array], signs: Array, upwards: Array) -> Array:
+    """Mask of the spins with dE < 0: ``signs`` uint32 [2, classes, W], masks of the energies > 0 and < 0."""
+    if len(classes) != len(PAIRS):
+        return (upwards & select(classes, signs[1])) | (~upwards & select(classes, signs[0]))
+    groups = [functools.reduce(jnp.bitwise_or, [classes[n] for n in same]) for same in SIGNS]
+    positive, negative = (jnp.stack([signs[k, same[0]] for same in SIGNS]) for k in (0, 1))
+    return select(groups, positive | negative) & (upwards ^ select(groups, positive))
 
 
 def both_level(near: list[Array], diagonal: list[Array]) -> Array:
