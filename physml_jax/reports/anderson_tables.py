@@ -167,7 +167,9 @@ def class_title(p: Problem) -> str:
 
 def _row(a: Answers) -> list:
     acc, loss = a.scores["accuracy"], a.scores["loss"]
-    seeds = None if acc.seed_low is None else f"{acc.seed_low:.4f} to {acc.seed_high:.4f}"
+    seeds = None
+    if acc.seed_low is not None:
+        seeds = f"{max(acc.seed_low, 0):.4f} to {min(acc.seed_high, 1):.4f}"
     cells = [acc.value, acc.error, seeds, f"{acc.low:.4f} to {acc.high:.4f}"]
     cells += [loss.value, loss.error, f"{loss.low:.3f} to {loss.high:.3f}"]
     return [*cells, a.scores["adjacent"].value, a.scores["error"].value]
