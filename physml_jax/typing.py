@@ -50,6 +50,11 @@ BATCH_KEYS: dict[str, str] = {
     "template": "int32 []: number of the structure template that the crystal belongs to",
     "structure": "int32 []: number of the crystal in its list of structures",
     "num_beams": "int32 []: beams in the Bloch-wave calculation",
+    "phase": "int32 []: number of the crystal phase that made a diffraction pattern",
+    "scale": "float32 []: 1/angstrom per pixel as it is believed to be",
+    "true_scale": "float32 []: 1/angstrom per pixel as it is",
+    "zone": "int32 [3]: direction [uvw] of the crystal along the beam, zeros where none is defined",
+    "orientation": "float32 [3, 3]: rotation from the crystal's Cartesian frame to the lab's",
     "convergence_error": "float32 []: estimated largest error of the pattern from the finite number of beams",
 }
 
