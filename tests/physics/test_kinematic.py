@@ -228,7 +228,9 @@ def compacted(full, num_spots):
     return [np.stack(f) for f in zip(*out, strict=True)]
 
 
-@pytest.mark.parametrize(("number", "num_spots"), [(0, NUM_SPOTS), (0, 8), (1, NUM_SPOTS)])
+@pytest.mark.parametrize(
+    ("number", "num_spots"), [(0, NUM_SPOTS), (0, 8), pytest.param(1, NUM_SPOTS, marks=pytest.mark.slow)]
+)
 def test_compaction_is_exact(number, num_spots):
     """The masked full arrays, few words (alpha-Zr) and many (beta-Pu), with and without truncation: indices, structure
     factors and mask bit for bit, the rest to the rounding of fused products."""
@@ -248,7 +250,7 @@ def test_compaction_is_exact(number, num_spots):
     assert (found.mask.sum(1) == np.minimum(found.count, num_spots)).all()
 
 
-@pytest.mark.parametrize("num_words", [1, 24, 25, 32, 67])
+@pytest.mark.parametrize("num_words", [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 24, 32)), 25, 67])
 def test_first_set(num_words):
     density = jnp.asarray([0.0, 0.01, 0.2, 1.0], jnp.float32)
     flags = jax.random.uniform(jax.random.key(num_words), (32, num_words, 4)) < density[None, None]
@@ -270,7 +272,7 @@ def test_chunks_and_batch_axes():
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y.reshape(x.shape)), whole, shaped)
 
 
-@pytest.mark.parametrize("deformed", [False, True])
+@pytest.mark.parametrize("deformed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_stacked_phases(deformed):
     """A batch of several crystals is what each crystal gives alone; per-pattern settings go to their own pattern."""
     orientations = some_orientations(6)
@@ -370,7 +372,7 @@ def test_thickness_and_extinction_distance():
     np.testing.assert_allclose(found[(1, 1, -1)][3], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("precession_mrad", [0.0, 10.0])
+@pytest.mark.parametrize("precession_mrad", [pytest.param(0.0, marks=pytest.mark.slow), 10.0])
 def test_gradients(precession_mrad):
     """With respect to a tilt and to the lattice's scale, against differences in float64."""
     with jax.enable_x64(True):
