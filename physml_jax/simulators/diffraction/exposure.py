@@ -115,7 +115,7 @@ _DISTORTED = _DETECTOR | {
     "streak": Range(0.5, 1.5, 0.2),
     "streak_angle": Range(-1.5708, 1.5708),
     "rings": Range(0.05, 0.4, 0.3),
-    "bands": Range(0.1, 0.6, 0.5),
+    "bands": Range(0.4, 2.0, 0.5),
 }
 _DYNAMICAL = _DISTORTED | {"thickness": Range(200.0, 1200.0), "third_beams": Range(0.3, 0.7)}
 

@@ -266,7 +266,7 @@ def bands(
       distortion: [B, 2, 2] or ``None``, as for ``render``.
 
     Returns:
-      float [B, P, P], between about -1 and 1.
+      float [B, P, P], between about -0.2 and 1.
 
     Raises:
       ValueError: if there are fewer spots than bands.
