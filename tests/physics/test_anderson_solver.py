@@ -8,7 +8,7 @@ import pytest
 
 from physml_jax.simulators import anderson
 
-module = importlib.import_module("physml_jax.simulators.anderson.eigenstates")
+module = importlib.import_module("physml_jax.simulators.anderson.solvers")
 NUM_STATES = 3  # one number everywhere: every other one is compiled again
 
 

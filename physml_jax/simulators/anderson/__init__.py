@@ -16,7 +16,6 @@ follows its input.
 
 from physml_jax.simulators.anderson.diagonalization import dense_eigenstates
 from physml_jax.simulators.anderson.disorder import sample_disorder
-from physml_jax.simulators.anderson.eigenstates import eigenstates
 from physml_jax.simulators.anderson.filter import filtered_eigenstates
 from physml_jax.simulators.anderson.hamiltonian import (
     clean_spectrum,
@@ -38,6 +37,7 @@ from physml_jax.simulators.anderson.multifractal import (
     typical_exponent,
 )
 from physml_jax.simulators.anderson.rendering import cube_view, maximum_projection
+from physml_jax.simulators.anderson.solvers import eigenstates
 from physml_jax.simulators.anderson.spectrum import density_of_states, gap_ratio
 from physml_jax.simulators.anderson.states import Eigenstates, fix_sign
 

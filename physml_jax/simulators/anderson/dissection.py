@@ -31,7 +31,7 @@ from physml_jax.typing import Array
 #: Largest number of sites of a leaf.
 LEAF_SITES = 64
 #: Pivot blocks have at most this many rows; see ``factorization``.
-BLOCK = 32
+BLOCK = 40
 #: Boundary parts are cut into pieces of at least this many rows: less of the upper triangle is computed.
 MIN_ROWS = 160
 

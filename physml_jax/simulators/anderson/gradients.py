@@ -26,6 +26,8 @@ from physml_jax.typing import Array
 SHIFT = 1e-3
 #: Solves per derivative: the error falls by about SHIFT, in a close pair by less, with each.
 SOLVES = 4
+#: Residual of the state that is differentiated: its error enters the derivative times the inverse distance squared.
+TOLERANCE = 1e-10
 
 
 def deflated_solve(factors: Factors, energy: Array, state: Array, rhs: Array, plan: Plan) -> Array:
@@ -67,7 +69,7 @@ def nearest_state(disorder: Array, energy: Array | float, plan: Plan) -> tuple[A
       energy: target, in units of the hopping.
       plan: ``dissection.plan(L)``.
     """
-    found = nearest_states(disorder, energy, plan, certify=False).states
+    found = nearest_states(disorder, energy, plan, tolerance=TOLERANCE, certify=False).states
     return found.energies[0], found.states[0]
 
 

@@ -35,6 +35,8 @@ from physml_jax.typing import Array
 SPARE = 5
 #: A shift's distance from the spectrum, over the backward error of its factorisation, from which its inertia counts.
 MARGIN = 100.0
+#: Blocks before Ritz pairs are looked at, since fewer are hardly ever enough.
+EARLIEST = 6
 
 
 class Search(NamedTuple):
@@ -72,8 +74,8 @@ def level_spacing(disorder: Array) -> Array:
 
 def block_sizes(num_states: int) -> tuple[int, int]:
     """Vectors per block and largest number of blocks for k states."""
-    width = min(max(4, num_states + 1), 16)
-    return width, 16 + -(-3 * num_states // width)
+    width = min(num_states + 1, 16)
+    return width, 24 + -(-3 * num_states // width)
 
 
 def nearest_states(
@@ -95,7 +97,7 @@ def nearest_states(
       plan: ``dissection.plan(L)``.
       num_states: k.
       tolerance: residual norm at which the iteration ends.
-      spread: factor that moves the shifts: of a, and of the place of s between the k-th and the next distance, 0 to 2.
+      spread: factor that moves the shifts: of a, and of the place of s between the k-th and the next distance, 0 to 4.
       certify: count the eigenvalues; otherwise ``certified`` is False.
       whole: see ``factorization.factorize``.
 
@@ -106,7 +108,7 @@ def nearest_states(
     if not 1 <= num_states <= disorder.size // 8:
         raise ValueError(f"num_states: expected 1 to {disorder.size // 8} (an eighth of the sites), got {num_states}")
     energy = jnp.asarray(energy, disorder.dtype)
-    offset = level_spacing(disorder) * (0.5 + 0.5 * num_states) * spread
+    offset = level_spacing(disorder) * (0.25 + 0.5 * num_states) * spread
     probe = jax.random.normal(stream_key(0, "anderson/krylov/probe"), (disorder.size, 1), disorder.dtype)
 
     def matvec(x):
@@ -170,7 +172,7 @@ def _iterate(disorder, energy, offset, factors: Factors, error, plan, num_states
     total = width * most
     shown = min(num_states + SPARE, total)
     # The inverse of a slightly wrong matrix has slightly wrong eigenvectors; refined solves do not.
-    passes = jnp.where(error > 1e-2 * tolerance, 2, 1)
+    passes = jnp.where(error > 0.1 * tolerance, 2, 1)
 
     def invert(rows):
         b = rows.T
@@ -181,7 +183,7 @@ def _iterate(disorder, energy, offset, factors: Factors, error, plan, num_states
         return jax.lax.fori_loop(0, passes, correct, jnp.zeros_like(b)).T
 
     def step(state):
-        basis, images, _, block, _ = state
+        basis, images, pairs, block, _ = state
         place = block * width
         x = invert(jax.lax.dynamic_slice_in_dim(basis, place, width))
         projection = einsum("mn,jn->mj", basis, x)
@@ -191,7 +193,8 @@ def _iterate(disorder, energy, offset, factors: Factors, error, plan, num_states
         images = jax.lax.dynamic_update_slice_in_dim(images, projection, place, axis=1)
         # The block after the last one is room for what is not used.
         basis = jax.lax.dynamic_update_slice_in_dim(basis, x, place + width, axis=0)
-        pairs, done = ritz(basis, images, block)
+        none = lambda *_: (pairs, jnp.zeros((), bool))  # noqa: E731
+        pairs, done = jax.lax.cond(block >= min(EARLIEST, most - 1), ritz, none, basis, images, block)
         return basis, images, pairs, block + 1, done
 
     def ritz(basis, images, block):
@@ -218,7 +221,7 @@ def _iterate(disorder, energy, offset, factors: Factors, error, plan, num_states
         counted = near | ((energies < energy) & (energies > energy - offset))
         fine = (residuals[:num_states] <= tolerance).all()
         rough = jnp.where(counted, residuals <= jnp.maximum(0.05 * gap, tolerance), True).all()
-        radius = distances[num_states - 1] + 0.5 * spread * gap
+        radius = distances[num_states - 1] + 0.25 * spread * gap
         return _Pairs(energies, x, residuals, radius, block + 1), fine & rough
 
     key = stream_key(0, "anderson/krylov/start")
