@@ -241,12 +241,15 @@ def _of_patterns(plan, rows):
 def _compacted(plan, rows, num_spots, shape, deformed):
     number, mask, count = first_set(_excited(plan, rows, deformed), num_spots)
     hkl, factors, _ = _of_patterns(plan, rows)
-    # Three indices in one word: one gather instead of three.
-    packed = sum((hkl[..., i] + MAX_INDEX) << 10 * i for i in range(3))
+    # Three indices in one word beside the structure factor, which keeps its derivative: one gather of pairs.
+    whole = jnp.int32 if factors.dtype == jnp.float32 else jnp.int64
+    packed = sum((hkl[..., i].astype(whole) + MAX_INDEX) << 10 * i for i in range(3))
+    table = jnp.stack([jax.lax.bitcast_convert_type(packed, factors.dtype), factors], axis=-1)
     if rows.phase is None:
-        packed, factors = (x[0].at[number].get(mode="promise_in_bounds") for x in (packed, factors))
+        pairs = table[0].at[number].get(mode="promise_in_bounds")
     else:
-        packed, factors = (jnp.take_along_axis(x, number, axis=1, mode="promise_in_bounds") for x in (packed, factors))
+        pairs = jnp.take_along_axis(table, number[..., None], axis=1, mode="promise_in_bounds")
+    packed, factors = jax.lax.bitcast_convert_type(pairs[..., 0], whole).astype(jnp.int32), pairs[..., 1]
     hkl = [((packed >> shift) & 1023) - MAX_INDEX for shift in (0, 10, 20)]
     return _evaluate(plan, rows, hkl, factors, mask, shape)._replace(count=count)
 
