@@ -153,6 +153,7 @@ def make_dataset(
             ring_radii=jnp.asarray(world.radii)[oxide],
             ring_weights=jnp.asarray(world.weights)[oxide],
             exponent=exponent,
+            chunk_size=max(1, 32 * 128**2 // pixels**2),  # arrays of 2 MB stay in a processor's cache
         )
         return {
             "image": pictures[..., None],
