@@ -238,7 +238,6 @@ def make_recipe(settings: Settings) -> Recipe:
         },
         shard_lengths=tuple(block.length for block in plan),
         shard=lambda i: records(settings, plan[i]),
-        workers=2 if jax.default_backend() == "cpu" else 1,
     )
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from physml_jax.analysis import anderson_scaling as scaling
 from physml_jax.analysis.finite_size import Estimate
-from physml_jax.simulators.anderson import CRITICAL_WIDTH
+from physml_jax.reports.anderson_published import CRITICAL_WIDTH
 from physml_jax.typing import Report, Table
 from physml_jax.viz import scaling as figures
 
