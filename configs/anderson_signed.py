@@ -32,6 +32,8 @@ def get_config(arg: str = ""):
         anderson_density.resnet(c, common)
     else:
         site_network(c, common)
+    if arg == "sites":
+        c.model.kwargs.kernels = (1, 1, 1)
     anderson_image.classification(c, common)
     return c
 
