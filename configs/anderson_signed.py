@@ -32,9 +32,11 @@ def get_config(arg: str = ""):
         anderson_density.resnet(c, common)
     else:
         site_network(c, common)
+    anderson_image.classification(c, common)
     if arg == "sites":
         c.model.kwargs.kernels = (1, 1, 1)
-    anderson_image.classification(c, common)
+        c.model.kwargs.features = (32, 32, 32)
+        c.optim.learning_rate = 1e-2
     return c
 
 
@@ -49,6 +51,7 @@ def site_network(c, arg: str):
         "hidden": (64,),
         "readout": "max",
         "dropout": 0.0,
+        "norm": True,
         "periodic": True,
         "dtype": "float32",
     }

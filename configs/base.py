@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.optim.kwargs = {}  # its other arguments
     c.optim.schedule = {"name": "constant", "warmup_steps": 0}  # see training/optim.py
     c.optim.clip_norm = 0.0  # global gradient norm; 0 for no clipping
-    c.optim.frozen = ()  # parameters that do not move: regular expressions from the start of their path, see freezing.py
+    c.optim.frozen = ()  # parameters that do not move: patterns of their paths, see training/freezing.py
     c.optim.accumulate = 1  # parts of a batch whose gradients are averaged one after the other: less memory, same step
 
     c.train = ml_collections.ConfigDict()
