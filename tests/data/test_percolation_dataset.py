@@ -117,6 +117,7 @@ def test_subsets_of_the_published_densities(subset, number):
     assert subset != "above" or batch["density"].min() > 0.589
 
 
+@pytest.mark.slow
 def test_neighbouring_examples_are_pivotal_pairs():
     """Through a source that shuffles: examples 2k and 2k + 1 differ by one moved site, and only one spans downward."""
     dataset = percolation.make_dataset(

@@ -28,7 +28,7 @@ def stored(size, **kwargs):
     return make_source(dataset, read=lambda rows: {"x": records[rows]}, **{**defaults, **kwargs})
 
 
-@pytest.mark.parametrize("num_devices", [1, 2])
+@pytest.mark.parametrize("num_devices", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_rows_do_not_depend_on_the_number_of_devices(num_devices):
     few, four = simulated(sharding=over(num_devices)).batch(3), simulated().batch(3)
     assert four["image"].sharding.num_devices == 4

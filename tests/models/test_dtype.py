@@ -67,7 +67,14 @@ def test_parameters_and_outputs_are_float32(name):
         assert dtypes(outputs) == {jnp.dtype("float32")}
 
 
-@pytest.mark.parametrize("name", [name for name in sorted(MODELS) if "sites" not in name])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet", "unet") else name
+        for name in sorted(MODELS)
+        if "sites" not in name
+    ],
+)
 def test_a_training_step_in_half_precision_is_near_that_in_float32(name):
     """Its gradients are finite and point the same way, and they differ by the rounding to eight bits of mantissa."""
     losses, gradients = {}, {}

@@ -36,7 +36,7 @@ def test_shapes_and_types(depth, small_stem, key):
     assert "batch_stats" in updates
 
 
-@pytest.mark.parametrize(("depth", "per_block"), [(10, 2), (50, 3)])
+@pytest.mark.parametrize(("depth", "per_block"), [(10, 2), pytest.param(50, 3, marks=pytest.mark.slow)])
 def test_a_block_starts_at_its_shortcut(depth, per_block, key):
     """The last scale of every block is zero at the start, all other scales are one."""
     model = resnet.make_model(depth=depth, width=2, small_stem=True)

@@ -57,6 +57,7 @@ def test_adaptive_means_cover_the_picture(length, size):
 TINY = {"depth": 11, "num_classes": 3, "width": 2, "hidden": 8}
 
 
+@pytest.mark.slow
 def test_every_parameter_is_trained_and_dropout_acts_in_training_only():
     model = vgg.make_model(**TINY)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 32, 32, 1)), jnp.float32)

@@ -113,6 +113,7 @@ def test_evidence_tells_a_quench_from_equilibrium(exchange):
     assert (order(spins_of(found.states))[0][-1, -1] > 0.99).all()  # both ways lead to order at J2 = 0
 
 
+@pytest.mark.slow
 def test_exchange_orders_hot_starts():
     """L = 8, T = 0.1, no ordered start anywhere: at least 0.98 of the replicas are in the ordered phase."""
     found = equilibrate(j2=J2[:2], sweeps_per_temperature=4000, max_sweeps=4000, start="hot", packed=True)

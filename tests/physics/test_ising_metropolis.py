@@ -110,6 +110,7 @@ def two_colours(key, spins, temperature, j2, *, field, num_sweeps):
     return jax.lax.fori_loop(0, num_sweeps, sweep, spins)
 
 
+@pytest.mark.slow
 def test_two_colours_fail_the_same_test():
     with np.errstate(divide="ignore", invalid="ignore"):  # all replicas may end in one and the same wrong state
         z = z_scores(jax.jit(two_colours), seed=3)

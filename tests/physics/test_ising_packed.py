@@ -64,6 +64,7 @@ def test_enumeration(key, rule, bits):
     assert deviations(run(key, words, *grid(), 300, generator="hash", rule=rule, bits=bits)).max() < 4
 
 
+@pytest.mark.slow
 def test_enumeration_threefry(key):
     points = POINTS[2:6]
     words = run(key, hot(key, 8 * len(points), 4), *grid(points, 8), 60, generator="threefry", chunk_bits=1)
@@ -130,7 +131,8 @@ def test_layout(key):
 
 
 @pytest.mark.parametrize(
-    ("rule", "bits"), [("metropolis", 24), ("metropolis", 48), pytest.param("heat_bath", 24, marks=pytest.mark.slow)]
+    ("rule", "bits"),
+    [("metropolis", 48), *(pytest.param(r, 24, marks=pytest.mark.slow) for r in ("metropolis", "heat_bath"))],
 )
 def test_ladder_is_the_same(key, rule, bits):
     points = POINTS[1:3]
@@ -195,6 +197,7 @@ def test_transfer_matrix(key):
     assert abs(mean - exact.transfer_matrix(6, 1.4, 0.7).energy) < 4 * error
 
 
+@pytest.mark.slow
 def test_chunks_of_a_field(key):
     """The default chunks, which differ with a field, against those of the other tests, bit for bit."""
     words = hot(key, 2, 4)

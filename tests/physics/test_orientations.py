@@ -84,6 +84,7 @@ def test_uniform_on_all_rotations(uniform):
     assert scipy.stats.kstest(wrong, lambda x: (x - np.sin(x)) / np.pi).pvalue < 1e-3
 
 
+@pytest.mark.slow
 def test_one_key_one_orientation():
     keys = jax.random.split(jax.random.key(2), 6)
     both = turns.uniform(keys)

@@ -60,7 +60,11 @@ SETS = {
 
 @pytest.mark.parametrize(
     ("size", "number", "direction"),
-    [(8, 400, "either"), (32, 200, "vertical"), (32, 200, "either"), (100, 40, "either")],
+    [
+        (8, 400, "either"),
+        (32, 200, "vertical"),
+        *(pytest.param(*x, "either", marks=pytest.mark.slow) for x in ((32, 200), (100, 40))),
+    ],
 )
 def test_pivotal_pairs_move_one_site_and_flip_the_label(size, number, direction):
     pairs = compiled(percolation.pivotal_pairs, size=size, direction=direction)(keys(number))
@@ -82,6 +86,7 @@ def test_the_number_of_sites_predicts_exactly_half_of_the_pairs():
     assert len(np.unique(number)) > 10
 
 
+@pytest.mark.slow
 def test_the_moved_site_is_uniform_among_those_that_do_not_span():
     """In a 3x3 lattice, given the sites before the last one and that one, each admissible place is as likely.
 
@@ -120,7 +125,7 @@ def test_pivotal_sites_against_trying_every_site(direction):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_where_no_site_can_move_the_pair_says_so(size):
     pairs = compiled(percolation.pivotal_pairs, size=size)(keys(50))
     valid = np.asarray(pairs.valid)
@@ -222,7 +227,9 @@ def test_numbers_are_exact_and_rows_know_their_own_key_only(name):
     np.testing.assert_array_equal(again, states[shuffled])
 
 
-@pytest.mark.parametrize(("fn", "args"), [(percolation.path, (200,)), (percolation.pivotal_pairs, ())])
+@pytest.mark.parametrize(
+    ("fn", "args"), [(percolation.path, (200,)), pytest.param(percolation.pivotal_pairs, (), marks=pytest.mark.slow)]
+)
 def test_rows_do_not_depend_on_the_batch_size(fn, args):
     make = compiled(fn, size=20)
     many = make(keys(60), *(jnp.full(60, a) for a in args))

@@ -112,6 +112,7 @@ def test_clusters_of_eight_neighbours_are_found_out():
     assert (np.asarray(wrong) != right).any(axis=1).mean() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("periodic", [False, pytest.param(True, marks=SLOW)])
 def test_transforms_and_shifts_count_alike(periodic, monkeypatch):
     """L = 40 near the threshold, with all clusters counted by transforms, by shifts, and as usual."""

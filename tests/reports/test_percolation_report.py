@@ -106,6 +106,7 @@ def report(held):
     return percolation_spanning.make_report(num_resamples=20)(make_runs(held))
 
 
+@pytest.mark.slow
 def test_accuracy_over_seeds(held, report):
     runs = make_runs(held)
     truth = held[0]["spanning"]

@@ -161,6 +161,7 @@ def test_learns_with_the_real_discriminator_and_replays():
     assert scores["r_index"].shape == (8,) and float(scores["r_index"].min()) > 0.9
 
 
+@pytest.mark.slow
 def test_jit_equals_eager():
     task, batch = make(), pairs()
     state, step = started(task, batch)

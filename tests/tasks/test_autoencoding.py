@@ -178,6 +178,7 @@ def trained(model, states, *, num_steps, rate, **options):
     return task, state, jax.device_get(metrics)
 
 
+@pytest.mark.slow
 def test_learns_all_four_stripes_from_one():
     model = vae.make_model(size=8, latent_dim=2, features=(4, 8), strides=(2, 2))
     stripe = np.repeat(stripes(8)[:1], 48, axis=0)

@@ -84,6 +84,7 @@ def test_learns_a_shift_and_a_condition():
     assert float(scores["r_index"].min()) > 0.9
 
 
+@pytest.mark.slow
 def test_replayed_key_gives_the_same_state_and_jit_equals_eager():
     task, batch = make(augment="dihedral"), pairs()
     state = task.init(jax.random.key(0), batch)

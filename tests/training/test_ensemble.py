@@ -34,8 +34,14 @@ def step_once(built):
     return batch, state, *jax.jit(built.task.step)(state, batch, jax.random.key(1))
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("method", ["vmap", "scan"])
+@pytest.mark.parametrize(
+    ("method", "shared"),
+    [
+        ("scan", False),
+        ("vmap", True),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("scan", True), ("vmap", False))),
+    ],
+)
 def test_members_are_the_single_runs(method, shared):
     """One step of every member against the same step of the task alone. Sums in another order move a weight by up to
     1e-3 where Adam divides a tiny gradient by its size, and on average far less."""

@@ -80,6 +80,7 @@ def test_the_users_own_module_is_reached_by_its_dotted_name(tmp_path, monkeypatc
     setup.build(changed)
 
 
+@pytest.mark.slow
 def test_probes_are_extra_evaluation_sets(tmp_path):
     """A probe replaces arguments of the evaluation splits; it may have another size; its answers come with the run."""
     changed = config()
