@@ -18,8 +18,9 @@ from physml_jax.simulators.anderson.states import RESIDUAL_TOLERANCE, Eigenstate
 DENSE_SIZE = 8
 #: Share of the machine's memory that may be taken.
 MEMORY_SHARE = 0.8
-#: Where the shifts of a second attempt lie, relative to those of the first.
-RETRY_SPREAD = 0.7
+#: Where the shifts of further attempts lie, relative to those of the first: at L = 40 one shift in ten or so has a
+#: factorisation too inexact for its inertia to count.
+RETRY_SPREADS = (0.7, 1.6, 2.4)
 #: Backward errors from which a failure is blamed on the factorisation, and full pivoting tried.
 SOUND_ERROR = 1e-8
 
@@ -201,9 +202,12 @@ def _dissect(rows, energy, num_states, tolerance, certify, chunk):
     found = jax.tree.map(lambda *x: np.concatenate(x)[: len(rows)], *found)
     states = Eigenstates(*(np.array(x) for x in found.states))
     for row in np.nonzero(~states.certified & certify)[0]:
-        again = search(rows[row : row + 1], spread=RETRY_SPREAD, **options)
+        for spread in RETRY_SPREADS:
+            again = search(rows[row : row + 1], spread=spread, **options)
+            if again.states.certified[0]:
+                break
         if not again.states.certified[0] and not again.shift_errors.max() < SOUND_ERROR:
-            again = search(rows[row : row + 1], spread=RETRY_SPREAD, whole=True, **options)
+            again = search(rows[row : row + 1], spread=RETRY_SPREADS[0], whole=True, **options)
         for old, new in zip(states, again.states, strict=True):
             old[row] = new[0]
     return states
