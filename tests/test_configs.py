@@ -23,7 +23,7 @@ def get_config(name, arg):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("arg", VARIANTS)
+@pytest.mark.parametrize("arg", [pytest.param(a, marks=pytest.mark.slow) if a == "smoke" else a for a in VARIANTS])
 def test_variant_builds_and_traces(name, arg):
     if arg == "paper" and "paper" not in importlib.import_module(f"configs.{name}").VARIANTS:
         pytest.skip("a check of the machinery has no published protocol")

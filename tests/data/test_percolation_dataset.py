@@ -72,6 +72,7 @@ def test_labels_against_scipy_and_rows_that_know_their_own_index_only(states):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[shuffled], b), batch, rows(shuffled))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", ["textbook", "published"])
 def test_correlation_targets(correlation):
     """The textbook length against its definition; classes count the edges that the length exceeds."""
@@ -152,6 +153,7 @@ def test_neighbouring_examples_are_pivotal_pairs():
     assert (sampler(train)(np.arange(40))["image"] != batch["image"]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sites", "spans"),
     [

@@ -70,7 +70,7 @@ def test_parameters_and_outputs_are_float32(name):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name in ("resnet", "unet") else name
+        pytest.param(name, marks=pytest.mark.slow) if name != "vit" else name
         for name in sorted(MODELS)
         if "sites" not in name
     ],

@@ -39,6 +39,7 @@ def test_positions_in_closed_form(log):
             np.testing.assert_allclose(row, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_outside_is_zero_and_the_centre_has_a_gradient():
     x = jnp.ones((1, 9, 9, 1))
     found = polar.to_polar(x, num_radii=3, num_angles=8, r_max=8.0)[0, :, :, 0]

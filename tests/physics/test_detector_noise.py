@@ -109,6 +109,7 @@ def test_uniform_numbers(keys):
     assert np.abs(ones - 0.5).max() < 5 * 0.5 / np.sqrt(8 * 4096)
 
 
+@pytest.mark.slow
 def test_a_row_knows_only_its_key(keys):
     mean = jnp.full((ROWS, 8, 8), 3.0)
     whole = noise.poisson(keys, mean)

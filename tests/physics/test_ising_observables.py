@@ -160,6 +160,7 @@ def test_binder_cumulant_limits():
     np.testing.assert_allclose(ising.binder_cumulant(jnp.ones(8), components=2).value, 0.5)
 
 
+@pytest.mark.slow
 def test_response_functions_of_enumerated_states():
     """Replicas drawn from the exact distribution of 4 x 4 give the exact Cv, Binder cumulant and susceptibilities."""
     temperature, j2, count = np.array([1.5, 3.0]), 0.2, 20_000

@@ -89,6 +89,7 @@ def test_coarse_thresholds_fail(key, monkeypatch):
     assert deviations(run(key, words, *grid(), 300, bits=8)).max() > 8
 
 
+@pytest.mark.slow
 def test_shared_bits(key):
     """Flips rarer than 2^-16 happen as often as they should, and to one replica of a word at a time."""
     num, size, exponent = 512, 30, 18

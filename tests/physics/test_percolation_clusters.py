@@ -126,6 +126,7 @@ def test_winding_clusters():
     assert spiral(33).sum() > 500 and scipy.ndimage.label(spiral(33))[1] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("periodic", [False, True])
 def test_labels_do_not_depend_on_the_batch(periodic):
     states = jnp.asarray(exact_count_states(1, 20, seed=2))

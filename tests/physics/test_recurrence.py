@@ -48,8 +48,19 @@ def meaningful(parts, kind):
     return [(p + p.T) / 2 for p in parts] if kind in ("real", "symmetric") else list(parts)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("outputs", [None, (3, 0)])
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [
+        ("real", None),
+        ("symmetric", None),
+        ("hermitian", (3, 0)),
+        ("general", (3, 0)),
+        *(
+            pytest.param(*x, marks=pytest.mark.slow)
+            for x in (("hermitian", None), ("general", None), ("real", (3, 0)), ("symmetric", (3, 0)))
+        ),
+    ],
+)
 def test_adjoint_is_the_derivative_of_the_loop(kind, outputs):
     """To 1e-12 in float64, with a number of terms that is data for the adjoint; a wrong factor at k = 1 would show."""
     with jax.enable_x64(True):

@@ -118,6 +118,7 @@ def test_accuracy_over_seeds(held, report):
     json.dumps(report.metrics, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_oracle_bounds_what_reads_the_density(held, report):
     density, truth = held[0]["density"], held[0]["spanning"]
     majority = sum(max(truth[density == d].sum(), (1 - truth[density == d]).sum()) for d in np.unique(density))

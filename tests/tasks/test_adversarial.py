@@ -142,6 +142,7 @@ def test_gradients_of_both_networks_by_finite_differences():
             np.testing.assert_allclose(gradient, numeric, rtol=2e-2, atol=2e-3, err_msg=f"{role} {name}")
 
 
+@pytest.mark.slow
 def test_learns_with_the_real_discriminator_and_replays():
     discriminator = patch_discriminator.make_model(base_features=4, num_layers=1, num_scales=1)
     task = make(discriminator=discriminator, augment="dihedral", ema_decay=0.5, discriminator_rate=0.5)

@@ -163,6 +163,7 @@ def test_either_direction_needs_squares(key):
         task.evaluate(task.init(key, batch), batch, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("supervision", ["mask", "bit"])
 def test_the_hardest_share_is_learned_from(key, supervision):
     """One of four states is judged wrongly; a quarter of the batch holds only that one, so the loss is its loss."""

@@ -100,6 +100,7 @@ def test_replayed_key_gives_the_same_state_and_jit_equals_eager():
     assert float(other[1]["loss"]) != float(first[1]["loss"])
 
 
+@pytest.mark.slow
 def test_batch_statistics_travel_in_mutable():
     task, batch = make(model=Linear(norm=True)), pairs()
     state = task.init(jax.random.key(0), batch)

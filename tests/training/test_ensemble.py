@@ -68,6 +68,7 @@ def test_members_start_from_different_parameters_and_the_first_is_the_single_run
     jax.tree.map(np.testing.assert_array_equal, ensembles.members(whole)[0].params, single.params)
 
 
+@pytest.mark.slow
 def test_a_run_of_three_seeds(tmp_path):
     """Trains, stops, goes on, and gives three runs with predictions of their own and means with standard errors."""
     built = setup.build(config(keep_best="accuracy"))

@@ -86,7 +86,7 @@ def reflections(
         raise ValueError(f"max_g: expected at most {limit:.2f} at {voltage_kv:g} kV, got {max_g:g}")
     basis, volume = _cell(crystal)
     hkl = _within(crystal, basis, volume, max_g)
-    factors = np.abs(zone._structure_factors(crystal, hkl, form_factors)) if len(hkl) else np.zeros(1)
+    factors = np.abs(zone.structure_factors(crystal, hkl, form_factors)) if len(hkl) else np.zeros(1)
     if not factors.max() > 0:
         raise ValueError(f"max_g: expected a sphere with reflections in it, found none within {max_g:g} 1/angstrom")
     keep = factors >= min_factor * factors.max()

@@ -94,7 +94,7 @@ def prepare(
     size = 2 * np.abs(pq).max(axis=0) + 1
     position = (pq[:, 0] + size[0] // 2) * size[1] + pq[:, 1] + size[1] // 2
     hkl = pq @ layer.hkl
-    factors = _structure_factors(crystal, hkl, form_factors)
+    factors = structure_factors(crystal, hkl, form_factors)
     _check_symmetry(layer, pq, factors)
     turns = np.zeros(len(hkl)) if layer.inversion is None else hkl @ layer.inversion / 2
     factors = factors * np.exp(2j * np.pi * turns)
@@ -194,7 +194,7 @@ def _check_symmetry(layer: beams.ZeroLayer, pq: np.ndarray, factors: np.ndarray)
             )
 
 
-def _structure_factors(crystal: Crystal, hkl: np.ndarray, table: str) -> np.ndarray:
+def structure_factors(crystal: Crystal, hkl: np.ndarray, table: str) -> np.ndarray:
     """F_g in float64 by a program for few shapes: rows in blocks, atoms padded, one of each Friedel pair."""
     scattering.check_elements(np.asarray(crystal.numbers), table=table)
     half = (hkl[:, 0] > 0) | ((hkl[:, 0] == 0) & ((hkl[:, 1] > 0) | ((hkl[:, 1] == 0) & (hkl[:, 2] >= 0))))
