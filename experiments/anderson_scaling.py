@@ -21,6 +21,14 @@ OMEGA = flags.DEFINE_float("omega", 3.0, "Exponent of the correction to scaling.
 SEED = flags.DEFINE_integer("seed", 0, "Of the disorder.")
 
 
+def numbers(name, texts, kind):
+    """The values of a list on the command line."""
+    try:
+        return [kind(t) for t in texts]
+    except ValueError:
+        raise ValueError(f"{name}: expected numbers with commas between them, got {','.join(texts)}") from None
+
+
 def main():
     """Simulates the bars and writes the report."""
     from pathlib import Path
@@ -34,7 +42,9 @@ def main():
     from physml_jax.reports import anderson_scaling
     from physml_jax.simulators import anderson
 
-    sizes, widths = [int(s) for s in SIZES.value], [float(w) for w in WIDTHS.value]
+    sizes, widths = numbers("sizes", SIZES.value, int), numbers("widths", WIDTHS.value, float)
+    if len(sizes) < 3:
+        raise ValueError(f"sizes: expected at least three widths of bars, got {', '.join(SIZES.value)}")
     found = []
     for size in sizes:
         start = time.monotonic()

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from physml_jax.typing import Array, Key
 
+#: Multipliers whose two rounds of xor-shift and multiplication have little bias (Wellons, hash-prospector, 2018-2023).
+FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
+
 
 def stream_key(seed: int, name: str) -> Key:
     """The key of a named stream of random numbers.
@@ -53,3 +56,20 @@ def example_key(seed: int, split: str, index: Array | int) -> Key:
     index = jnp.asarray(index)
     flat = jax.vmap(lambda i: jax.random.fold_in(base, i))(index.reshape(-1))
     return flat.reshape(index.shape)
+
+
+def mix(x: Array) -> Array:
+    """A bijection of uint32 that lets every bit of the argument reach every bit of the result: two multiplications
+    between three shifts. For simulators that need more random words than threefry can afford, from keys that are its.
+
+    Args:
+      x: uint32 of any shape.
+
+    Returns:
+      uint32 of the same shape.
+    """
+    x ^= x >> 16
+    x *= jnp.uint32(FIRST)
+    x ^= x >> 15
+    x *= jnp.uint32(SECOND)
+    return x ^ (x >> 15)

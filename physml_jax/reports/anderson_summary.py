@@ -6,7 +6,7 @@ from physml_jax.analysis import anderson_ladder as ladder
 from physml_jax.reports import anderson_published as published
 from physml_jax.reports.anderson_answers import SIGNED, Network, Problem, Score
 from physml_jax.reports.anderson_numbers import Change, Standing, closest, missing, nearest_profile
-from physml_jax.reports.anderson_tables import class_title
+from physml_jax.reports.anderson_tables import accuracy_by_size, class_title
 
 #: What a network needs that no longer answers right after a change: probe -> (change, what it takes away).
 _TAKES = {
@@ -151,14 +151,7 @@ def _ladder(p: Problem) -> str:
 
 def _trend(networks: Sequence[Network], problems: Sequence[Problem], numbers: Sequence[int]) -> list[str]:
     order = sorted(numbers, key=lambda i: problems[i].states.size)
-    found: dict[str, dict[int, Score]] = {}
-    for i in order:
-        size = problems[i].states.size
-        for n in (n for n in networks if n.problem == i):
-            found.setdefault(n.title, {})[size] = n.answers.scores["accuracy"]
-    for i in order:
-        for name, a in problems[i].rungs.items():
-            found.setdefault(name, {}).setdefault(problems[i].states.size, a.scores["accuracy"])
+    found = accuracy_by_size(networks, problems, order)
     parts = []
     for name, by_size in found.items():
         if len(by_size) > 1:

@@ -139,10 +139,10 @@ def by_width(networks: Sequence[Network], problems: Sequence[Problem], number: i
     return Table(f"Accuracy by W, {p.title()}; mean over seeds.", ("W", "test states", *rates), rows)
 
 
-def sizes(networks: Sequence[Network], problems: Sequence[Problem], numbers: Sequence[int]) -> Table:
-    """Accuracy by size for one set of classes: a row per method, a column per size."""
-    order = sorted(numbers, key=lambda i: problems[i].states.size)
-    every = sorted({problems[i].states.size for i in order})
+def accuracy_by_size(
+    networks: Sequence[Network], problems: Sequence[Problem], order: Sequence[int], *, rung: str = ""
+) -> dict[str, dict[int, Score]]:
+    """Accuracy of networks, then of rungs (their names behind ``rung``), by method and size; problems in ``order``."""
     found: dict[str, dict[int, Score]] = {}
     for i in order:
         size = problems[i].states.size
@@ -150,7 +150,15 @@ def sizes(networks: Sequence[Network], problems: Sequence[Problem], numbers: Seq
             found.setdefault(n.title, {})[size] = n.answers.scores["accuracy"]
     for i in order:
         for name, a in problems[i].rungs.items():
-            found.setdefault(f"rung: {name}", {}).setdefault(problems[i].states.size, a.scores["accuracy"])
+            found.setdefault(f"{rung}{name}", {}).setdefault(problems[i].states.size, a.scores["accuracy"])
+    return found
+
+
+def sizes(networks: Sequence[Network], problems: Sequence[Problem], numbers: Sequence[int]) -> Table:
+    """Accuracy by size for one set of classes: a row per method, a column per size."""
+    order = sorted(numbers, key=lambda i: problems[i].states.size)
+    every = sorted({problems[i].states.size for i in order})
+    found = accuracy_by_size(networks, problems, order, rung="rung: ")
     rows = [[name, *(_with_interval(s[size]) if size in s else None for size in every)] for name, s in found.items()]
     p = problems[order[0]]
     return Table(

@@ -18,6 +18,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from physml_jax.core.rng import mix
 from physml_jax.typing import Array, Key
 
 #: Mean from which the expansion is used, and terms of the sum below.
@@ -49,7 +50,7 @@ def uniform(keys: Key, shape: tuple[int, ...]) -> Array:
         raise ValueError(f"keys: expected one axis, got shape {keys.shape}")
     seeds = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(keys)
     number = jnp.arange(math.prod(shape), dtype=jnp.uint32)[None, :]
-    words = _mix(_mix(number ^ seeds[:, :1]) ^ seeds[:, 1:])
+    words = mix(mix(number ^ seeds[:, :1]) ^ seeds[:, 1:])
     numbers = ((words >> 9).astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
     return numbers.reshape(len(keys), *shape)
 
@@ -161,10 +162,3 @@ def _normal_quantile(probability):
     for coefficient in _QUANTILE[-2::-1]:
         ratio = ratio * t + coefficient
     return (2.0 * probability - 1.0) * ratio
-
-
-def _mix(x):
-    """A bijection of uint32 that spreads every bit over all (multipliers: Wellons, hash-prospector, 2018-2023)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x735A2D97)
-    return x ^ (x >> 15)

@@ -18,10 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from physml_jax.typing import Array
-
-#: Multipliers whose two rounds of xor-shift and multiplication have little bias (Wellons, hash-prospector, 2018-2023).
-FIRST, SECOND = 0x21F0AAAD, 0x735A2D97
+from physml_jax.core.rng import FIRST, SECOND, mix
 
 
 class RandomWords(NamedTuple):
@@ -36,17 +33,6 @@ class RandomWords(NamedTuple):
     sites: Callable
     keys: Callable
     word: Callable
-
-
-def mix(x: Array) -> Array:
-    """A bijection of uint32 that lets every bit of the argument reach every bit of the result: two multiplications
-    between three shifts.
-    """
-    x ^= x >> 16
-    x *= jnp.uint32(FIRST)
-    x ^= x >> 15
-    x *= jnp.uint32(SECOND)
-    return x ^ (x >> 15)
 
 
 def _hash_sites(lanes, half):
