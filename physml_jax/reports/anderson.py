@@ -14,6 +14,7 @@ from physml_jax.reports import anderson_figures as figures
 from physml_jax.reports import anderson_numbers as numbers
 from physml_jax.reports import anderson_summary as summary
 from physml_jax.reports import anderson_tables as tables
+from physml_jax.reports import anderson_trends as trends
 from physml_jax.typing import Report, Run
 
 
@@ -36,7 +37,7 @@ def make_report(
       ``state`` float [N, L, L, L, 1] (signed), ``disorder`` (W), the class, and may hold ``energy`` and the view that
       was learned from; the reference holds training states likewise. Predictions hold ``probabilities`` or ``logits``
       [N, C]. Probes hold changed states under ``state``. Networks of different size or classes each have a ladder of
-      their own. What the runs do not hold is left out.
+      their own, and what runs differ in, size or resolution, becomes a trend. What the runs do not hold is left out.
     """
     if num_resamples < 1:
         raise ValueError(f"num_resamples: expected an integer of at least 1, got {num_resamples}")
@@ -51,25 +52,22 @@ def make_report(
             {k: numbers.changes(n, problems[n.problem], k, num_resamples=num_resamples) for k in n.probes}
             for n in networks
         ]
-        families = _families(problems)
+        over = trends.find(networks, problems)
         first = problems[networks[0].problem]
 
         drawn: dict[str, Any] = {"ladder": figures.bars(networks, problems)}
-        for end, of in families.items():
-            drawn[f"size{end}"] = figures.sizes(networks, problems, of)
+        drawn |= {name: trends.figure(t) for name, t in over.items()}
         drawn["probes"] = figures.probes(networks, problems, changed)
         for i, n in enumerate(networks[:6]):
             drawn["confusion" if i == 0 else f"confusion_{i + 1}"] = figures.confusion(n, problems[n.problem])
         drawn["confusion_ladder"] = figures.confusions(networks, first, networks[0].problem)
         drawn["accuracy_by_width"] = figures.over_width(networks, problems)
         drawn["training"] = figures.training(networks, problems)
-        for i, p in enumerate(problems):
-            drawn["resolution" if i == 0 else f"resolution_{i + 1}"] = figures.resolutions(networks, p, i)
         largest = max(problems, key=lambda p: (p.states.size, len(p.widths)))
         drawn["states"] = figures.examples(largest, [n for n in networks if problems[n.problem] is largest])
         listed = {
             "scores": tables.scores(networks, problems),
-            **{f"size{end}": tables.sizes(networks, problems, of) for end, of in families.items()},
+            **{name: trends.table(t) for name, t in over.items()},
             "standing": tables.standings(networks, problems, standings),
             "probes": tables.probes(networks, problems, changed),
             "by_width": tables.by_width(networks, problems, networks[0].problem),
@@ -78,22 +76,11 @@ def make_report(
         sizes = sorted({p.states.size for p in problems})
         return Report(
             title=f"{title}: {', '.join(names)}, L = {', '.join(map(str, sizes))}",
-            summary=summary.paragraphs(networks, problems, standings, changed, families),
-            metrics=numbers.metrics(networks, problems, standings, changed),
+            summary=summary.paragraphs(networks, problems, standings, changed, over),
+            metrics=numbers.metrics(networks, problems, standings, changed)
+            | {"trends": [trends.numbers(t) for t in over.values()]},
             tables={k: t for k, t in listed.items() if t is not None},
             figures={k: f for k, f in drawn.items() if f is not None},
         )
 
     return report
-
-
-def _families(problems: Sequence[asked.Problem]) -> dict[str, list[int]]:
-    """Problems with the same classes and several sizes: end of a file name -> their numbers."""
-    by_classes: dict[tuple[float, ...], list[int]] = {}
-    for i, p in enumerate(problems):
-        by_classes.setdefault(tuple(p.widths.tolist()), []).append(i)
-    found: dict[str, list[int]] = {}
-    for widths, of in by_classes.items():
-        if len({problems[i].states.size for i in of}) > 1:
-            found["" if not found else f"_{len(widths)}_classes"] = of
-    return found

@@ -62,6 +62,12 @@ class Score(NamedTuple):
         """For a sentence or a table."""
         return seeds.Mean(self.value, self.error, self.n).text(digits)
 
+    def ends(self) -> tuple[float, float]:
+        """The interval over states or two standard errors over seeds, whichever is wider."""
+        if self.error is None or 4 * self.error <= self.high - self.low:
+            return self.low, self.high
+        return max(self.value - 2 * self.error, 0.0), self.value + 2 * self.error
+
     def numbers(self) -> dict[str, Any]:
         """For ``metrics.json``."""
         return {
@@ -240,7 +246,7 @@ def read(runs: Sequence[Run], reader: Reader) -> tuple[list[Network], list[Probl
         }
         title, view, pixels = describe(first)
         networks.append(Network(title, view, pixels, members, number, answered, probes))
-    return _distinct(networks), problems
+    return _distinct(networks, problems), problems
 
 
 def states_of(name: str, examples: Mapping[str, np.ndarray], *, label: str) -> States:
@@ -462,11 +468,18 @@ def _by_width(disorder: np.ndarray, widths: np.ndarray) -> np.ndarray:
     return np.where(gap.min(1) < 1e-4, gap.argmin(1), -1)
 
 
-def _distinct(networks: list[Network]) -> list[Network]:
-    """Titles that tell networks of one problem apart: by their pixels where these differ, else by the run's name."""
+def _distinct(networks: list[Network], problems: Sequence[Problem]) -> list[Network]:
+    """Titles that tell networks of one size and its classes apart: by their pixels where these differ, else by the
+    run's name.
+    """
+
+    def place(n: Network):
+        p = problems[n.problem]
+        return n.title, p.states.size, tuple(p.widths.tolist())
+
     found = []
     for n in networks:
-        twins = [m for m in networks if m.title == n.title and m.problem == n.problem]
+        twins = [m for m in networks if place(m) == place(n)]
         title = n.title
         if len({m.pixels for m in twins}) > 1 and n.pixels:
             title += f", {n.pixels} px"

@@ -1,4 +1,4 @@
-"""Figures of the Anderson report: states, ladder, confusion, training, probes, accuracy by W, trend with the size."""
+"""Figures of the Anderson report: states, ladder, confusion, training, probes, accuracy by W."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 
 from physml_jax.analysis import anderson_pictures
-from physml_jax.analysis.anderson_ladder import RUNGS
 from physml_jax.reports import anderson_published as published
 from physml_jax.reports import seeds
 from physml_jax.reports.anderson_answers import SCORES, Network, Problem, Score
 from physml_jax.reports.anderson_numbers import Change, by_class
-from physml_jax.reports.anderson_tables import class_title
 from physml_jax.viz import ladder, states
 from physml_jax.viz.ladder import Value
 
@@ -213,59 +211,9 @@ def over_width(networks: Sequence[Network], problems: Sequence[Problem]) -> tupl
     )
 
 
-def sizes(networks: Sequence[Network], problems: Sequence[Problem], numbers: Sequence[int]) -> tuple[Any, str]:
-    """Accuracy and loss over the size for one set of classes."""
-    found: dict[str, dict[str, dict[float, Value]]] = {SCORES[s]: {} for s in ("accuracy", "loss")}
-    for s in ("accuracy", "loss"):
-        rungs: dict[str, dict[float, Value]] = {}
-        for i in numbers:
-            size = problems[i].states.size
-            for n in (n for n in networks if n.problem == i):
-                found[SCORES[s]].setdefault(n.title, {})[size] = _value(n.answers.scores[s], learned=True)
-            for r, a in problems[i].rungs.items():
-                rungs.setdefault(r, {}).setdefault(size, _value(a.scores[s]))
-        found[SCORES[s]] |= {r: rungs[r] for r in RUNGS if r in rungs}
-    p = problems[numbers[0]]
-    figure = ladder.trends(
-        found,
-        xlabel="$L$ (lattice constants)",
-        chance={SCORES[s]: p.chance[s] for s in ("accuracy", "loss")},
-        logarithmic=("accuracy",),
-    )
-    return figure, (
-        f"Accuracy and loss over the size, {class_title(p)}: networks black, answers without learning coloured, each "
-        "on test states of its size, with 95 % intervals over the test states, or two standard errors over "
-        "seeds where that is wider. "
-        "Dotted: chance."
-    )
-
-
-def resolutions(networks: Sequence[Network], problem: Problem, number: int) -> tuple[Any, str] | None:
-    """Accuracy and loss over the pixels of the pictures; ``None`` with a single resolution."""
-    held = [n for n in networks if n.problem == number and n.pixels]
-    if len({n.pixels for n in held}) < 2:
-        return None
-    found = {}
-    for s in ("accuracy", "loss"):
-        found[SCORES[s]] = {}
-        for n in held:
-            name = n.title.removesuffix(f", {n.pixels} px")
-            found[SCORES[s]].setdefault(name, {})[n.pixels] = _value(n.answers.scores[s], learned=True)
-    chance = {SCORES[s]: problem.chance[s] for s in ("accuracy", "loss")}
-    figure = ladder.trends(found, xlabel="side of the picture (pixels)", chance=chance, logarithmic=("accuracy",))
-    return figure, (
-        f"Accuracy and loss over the resolution of the pictures, {problem.title()}, with 95 % intervals over the test "
-        "states, or two standard errors over seeds where that is wider. The same states at every resolution."
-    )
-
-
 def _value(s: Score, *, learned: bool = False) -> Value:
     """With the wider of the interval over states and two standard errors over seeds."""
-    ends = [(s.low, s.high)]
-    if s.error is not None:
-        ends.append((max(s.value - 2 * s.error, 0.0), s.value + 2 * s.error))
-    low, high = max(ends, key=lambda e: e[1] - e[0])
-    return Value(s.value, low, high, learned)
+    return Value(s.value, *s.ends(), learned)
 
 
 def _seeds(network: Network) -> str:

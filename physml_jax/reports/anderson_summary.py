@@ -6,7 +6,7 @@ from physml_jax.analysis import anderson_ladder as ladder
 from physml_jax.reports import anderson_published as published
 from physml_jax.reports.anderson_answers import SIGNED, Network, Problem, Score
 from physml_jax.reports.anderson_numbers import Change, Standing, closest, missing, nearest_profile
-from physml_jax.reports.anderson_tables import accuracy_by_size, class_title
+from physml_jax.reports.anderson_trends import Trend, sentence
 
 #: What a network needs that no longer answers right after a change: probe -> (change, what it takes away).
 _TAKES = {
@@ -24,7 +24,7 @@ def paragraphs(
     problems: Sequence[Problem],
     standings: Sequence[Standing],
     changed: Sequence[Mapping[str, Mapping[str, Change]]],
-    families: Mapping[str, Sequence[int]],
+    trends: Mapping[str, Trend],
 ) -> list[str]:
     """One paragraph per finding."""
     lines = []
@@ -34,8 +34,7 @@ def paragraphs(
         if c:
             lines.append(_probes(n, p, c, s))
     lines += [_ladder(p) for p in problems]
-    for numbers in families.values():
-        lines += _trend(networks, problems, numbers)
+    lines += [sentence(t) for t in trends.values()]
     lines += _published(networks, problems)
     return [line for line in lines if line]
 
@@ -147,24 +146,6 @@ def _ladder(p: Problem) -> str:
     if p.fitted is None:
         text += " The rungs that must be fitted are missing, for lack of training states of this size in the report."
     return text
-
-
-def _trend(networks: Sequence[Network], problems: Sequence[Problem], numbers: Sequence[int]) -> list[str]:
-    order = sorted(numbers, key=lambda i: problems[i].states.size)
-    found = accuracy_by_size(networks, problems, order)
-    parts = []
-    for name, by_size in found.items():
-        if len(by_size) > 1:
-            values = ", ".join(f"{s.value:.3f}" for s in by_size.values())
-            first, last = by_size[min(by_size)], by_size[max(by_size)]
-            way = "rises" if last.low > first.high else ("falls" if last.high < first.low else "open")
-            parts.append(f"{name} {values} at L = {', '.join(map(str, by_size))} ({way})")
-    if not parts:
-        return []
-    return [
-        f"Size, {class_title(problems[order[0]])}, accuracy: {'; '.join(parts)}. Open: the intervals of the smallest "
-        "and the largest size overlap."
-    ]
 
 
 def _published(networks: Sequence[Network], problems: Sequence[Problem]) -> list[str]:

@@ -1,11 +1,11 @@
-"""Tables of the Anderson report: scores, rungs beside networks, probes, accuracy by W, trend with the size."""
+"""Tables of the Anderson report: scores, rungs beside networks, probes, accuracy by W."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from physml_jax.reports import anderson_published as published
-from physml_jax.reports.anderson_answers import Answers, Network, Problem, Score
+from physml_jax.reports.anderson_answers import Answers, Network, Problem
 from physml_jax.reports.anderson_numbers import Change, Standing, by_class
 from physml_jax.typing import Table
 
@@ -139,40 +139,6 @@ def by_width(networks: Sequence[Network], problems: Sequence[Problem], number: i
     return Table(f"Accuracy by W, {p.title()}; mean over seeds.", ("W", "test states", *rates), rows)
 
 
-def accuracy_by_size(
-    networks: Sequence[Network], problems: Sequence[Problem], order: Sequence[int], *, rung: str = ""
-) -> dict[str, dict[int, Score]]:
-    """Accuracy of networks, then of rungs (their names behind ``rung``), by method and size; problems in ``order``."""
-    found: dict[str, dict[int, Score]] = {}
-    for i in order:
-        size = problems[i].states.size
-        for n in (n for n in networks if n.problem == i):
-            found.setdefault(n.title, {})[size] = n.answers.scores["accuracy"]
-    for i in order:
-        for name, a in problems[i].rungs.items():
-            found.setdefault(f"{rung}{name}", {}).setdefault(problems[i].states.size, a.scores["accuracy"])
-    return found
-
-
-def sizes(networks: Sequence[Network], problems: Sequence[Problem], numbers: Sequence[int]) -> Table:
-    """Accuracy by size for one set of classes: a row per method, a column per size."""
-    order = sorted(numbers, key=lambda i: problems[i].states.size)
-    every = sorted({problems[i].states.size for i in order})
-    found = accuracy_by_size(networks, problems, order, rung="rung: ")
-    rows = [[name, *(_with_interval(s[size]) if size in s else None for size in every)] for name, s in found.items()]
-    p = problems[order[0]]
-    return Table(
-        f"Accuracy by size, {class_title(p)}, with 95 % intervals over test states. Chance {p.chance['accuracy']:.4f}.",
-        ("method", *(f"L = {s}" for s in every)),
-        rows,
-    )
-
-
-def class_title(p: Problem) -> str:
-    """The classes of a problem without its size."""
-    return p.title().partition(", ")[2]
-
-
 def _row(a: Answers) -> list:
     acc, loss = a.scores["accuracy"], a.scores["loss"]
     seeds = None
@@ -181,10 +147,6 @@ def _row(a: Answers) -> list:
     cells = [acc.value, acc.error, seeds, f"{acc.low:.4f} to {acc.high:.4f}"]
     cells += [loss.value, loss.error, f"{loss.low:.3f} to {loss.high:.3f}"]
     return [*cells, a.scores["adjacent"].value, a.scores["error"].value]
-
-
-def _with_interval(s: Score) -> str:
-    return f"{s.value:.4f} ({s.low:.4f} to {s.high:.4f})"
 
 
 def _signed(x: float) -> str:

@@ -189,15 +189,58 @@ def test_probes(report, data):
 
 
 def test_sizes(report):
+    """Runs of two L: every rung and network at its own size, on test states of that size."""
     table = report.tables["size"]
     assert table.columns == ("method", "L = 4", "L = 5")
     rows = {row[0]: row[1:] for row in table.rows}
     assert rows["ResNet-18 on abs(ψ)²"][0] is None and None not in rows["ResNet-18 on signed ψ"]
+    assert rows["chance"] == ["0.2000", "0.2000"]
     problems = report.metrics["problems"]
     assert [p["size"] for p in problems] == [5, 4]
-    assert rows[f"rung: {ladder.LOCAL}"][0].startswith(f"{problems[1]['rungs'][ladder.LOCAL]['accuracy']['mean']:.4f}")
-    assert any(line.startswith("Size, W = 14 or 15.5") for line in report.summary)
+    (trend,) = report.metrics["trends"]
+    assert trend["over"] == "size" and trend["learned"] == ["ResNet-18 on signed ψ", "ResNet-18 on abs(ψ)²"]
+    assert set(trend["accuracy"]) == {*trend["learned"], *ladder.RUNGS}
+    for size, number in (("5", 0), ("4", 1)):
+        for rung in ladder.RUNGS:
+            expected = problems[number]["rungs"][rung]["accuracy"]
+            assert trend["accuracy"][rung][size]["mean"] == expected["mean"]
+            assert rows[f"rung: {rung}"][1 - number].startswith(f"{expected['mean']:.4f} ({expected['low']:.4f} to")
+    two_seeds, _, small = report.metrics["networks"]
+    held = trend["accuracy"]["ResNet-18 on signed ψ"]
+    assert held["5"]["mean"] == two_seeds["accuracy"]["mean"] and held["5"]["num_seeds"] == 2
+    assert held["4"]["mean"] == small["accuracy"]["mean"] and held["4"]["low"] == small["accuracy"]["low"]
+    (line,) = (line for line in report.summary if line.startswith("Trend with the size, W = 14 or 15.5"))
+    assert "L = 4, L = 5, accuracy:" in line and line.count("chance 0.200.") == 1
+    for name in ("ResNet-18 on signed ψ", *ladder.RUNGS):
+        first, last = (trend["accuracy"][name][s] for s in "45")
+        way = "rises" if last["low"] > first["high"] else ("falls" if last["high"] < first["low"] else "open")
+        assert f"{name} {first['mean']:.3f}, {last['mean']:.3f} ({way})" in line
+    assert "ResNet-18 on abs(ψ)²" not in line  # asked at one size only
     assert "Published" not in " ".join(report.summary)  # that is about 17 classes
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"), [(None, (0.3, 0.5)), (0.04, (0.3, 0.5)), (0.1, (0.2, 0.6)), (0.3, (0.0, 1.0))]
+)
+def test_the_wider_interval_counts(error, expected):
+    """Over states, or over seeds: few seeds that differ say less than many states."""
+    score = asked.Score(0.4, 0.3, 0.5, error, None, None, 1)
+    assert score.ends() == pytest.approx(expected)
+
+
+def test_one_size_twice(runs, data):
+    """Other test states of the same size do not replace the first ones: both networks keep a line of their own."""
+    held = {k: v.reshape(5, 24, *v.shape[1:])[:, :12].reshape(60, *v.shape[1:]) for k, v in data[5][0].items()}
+    fewer = make_run(held, data[5][1], ladder.LOCAL, name="fewer", probes=())
+    small = runs[3]._replace(probes={})
+    found = make_report()([runs[0]._replace(probes={}), fewer, small])
+    (trend,) = found.metrics["trends"]
+    title = "ResNet-18 on signed ψ"
+    assert trend["learned"] == [title, f"{title} [{runs[0].name}]", f"{title} [fewer]"]
+    assert [p["n"] for p in found.metrics["problems"]] == [120, 60, 120]
+    assert list(trend["accuracy"][ladder.ALPHA]) == ["4", "5"]
+    expected = found.metrics["problems"][0]["rungs"][ladder.ALPHA]["accuracy"]["mean"]
+    assert trend["accuracy"][ladder.ALPHA]["5"]["mean"] == expected
 
 
 def test_figures_and_page(report, tmp_path):
@@ -241,7 +284,15 @@ def test_resolutions_and_what_is_published(data):
     found = make_report()(runs)
     assert [n["name"] for n in found.metrics["networks"]] == [f"ResNet-18 on pictures, {p} px" for p in (8, 16)]
     assert len(found.metrics["problems"]) == 1 and "resolution" in found.figures and "training" not in found.figures
+    (trend,) = found.metrics["trends"]
+    assert trend["over"] == "resolution" and trend["learned"] == ["ResNet-18 on pictures"]
+    right = (logits.argmax(1) == held["disorder_class"]).mean()
+    assert [v["mean"] for v in trend["accuracy"]["ResNet-18 on pictures"].values()] == pytest.approx([right] * 2)
+    assert trend["accuracy"][ladder.ALPHA]["8"] == trend["accuracy"][ladder.ALPHA]["16"]  # of the same states
+    assert found.tables["resolution"].columns == ("method", "8 px", "16 px")
     text = " ".join(found.summary)
+    assert "Trend with the resolution, L = 5, 17 values of W from 15 to 18, 8 px, 16 px, accuracy: ResNet-18 on" in text
+    assert f"pictures {right:.3f}, {right:.3f} (open)" in text and "size" not in found.figures
     assert "14.7 % with a loss of 2.47" in text and "Numbers of another L (5 here) cannot be compared with it" in text
     assert "Its loss is worse than that of equal probabilities" in text and "cannot be told from chance" in text
 
