@@ -25,19 +25,23 @@ def define_config():
     return config_flags.DEFINE_config_file("config", None, "Experiment: configs/<name>.py[:variant].", lock_config=True)
 
 
-def run(main, required=("config",)):
+def run(main, required=("config",), words=()):
     """Runs a command: bad input becomes one line and status 1, a stop by a signal its own status, anything else a
-    traceback.
+    traceback. ``words`` names what the command takes without dashes; ``main`` receives them in this order.
     """
 
     def guarded(argv):
-        if len(argv) > 1:
-            sys.exit(f"error: unexpected argument {argv[1]!r}; options are written --name=value")
+        if len(argv) > 1 + len(words):
+            unexpected = argv[1 + len(words)]
+            sys.exit(f"error: unexpected argument {unexpected!r}; options are written --name=value")
+        if len(argv) < 1 + len(words):
+            usage = f"usage: python {argv[0]} {' '.join(words)} [--<flag>=<value>] (--help lists all flags)"
+            sys.exit(_say(f"error: {words[len(argv) - 1]} is missing\n{usage}", 2))
         if not flags.FLAGS["verbosity"].present:
             absl_logging.set_verbosity(absl_logging.WARNING)  # libraries would tell every file they open
         absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
         try:
-            main()
+            main(*argv[1:])
         except KeyboardInterrupt:
             sys.exit(_say("stopped; the same command goes on from the last whole piece of work", 130))
         except Exception as error:
