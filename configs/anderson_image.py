@@ -114,7 +114,15 @@ def probes(arg: str, *names: str):
 def classification(c, arg: str):
     """Cross entropy, the optimizer and the length."""
     c.task.name = "classification"
-    c.task.kwargs = {"inputs": c.data.kwargs.view, "label": "disorder_class", "ema_decay": 0.0}
+    c.task.kwargs = {
+        "inputs": c.data.kwargs.view,
+        "label": "disorder_class",
+        "ema_decay": 0.0,
+        "balance": "none",
+        "class_counts": (),
+        "sublabel": "",
+        "num_sublabels": 1,
+    }
     c.optim.name = "adam"
     c.optim.learning_rate = 2e-3
     c.optim.schedule = {"name": "cosine", "warmup_steps": 20}

@@ -128,7 +128,15 @@ def classifier(c, arg: str, *, num_classes: int, label: str):
         "dtype": "float32",
     }
     c.task.name = "classification"
-    c.task.kwargs = {"inputs": "image", "label": label, "ema_decay": 0.0}
+    c.task.kwargs = {
+        "inputs": "image",
+        "label": label,
+        "ema_decay": 0.0,
+        "balance": "none",
+        "class_counts": (),
+        "sublabel": "",
+        "num_sublabels": 1,
+    }
     length(c, arg)
     c.train.keep_best = "accuracy" if arg == "paper" else ""
 

@@ -11,7 +11,6 @@ model for one channel takes that sum: the answer of the copied picture, without 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -46,7 +45,7 @@ def load(variables: Tree, tensors: Mapping[str, np.ndarray], *, family: str, kee
         of every family, which answers for other classes.
 
     Returns:
-      The variables, float32.
+      The variables; what was loaded are NumPy arrays, float32.
 
     Raises:
       ValueError: for a family or a module that does not exist, an array that is missing, has another shape or is not
@@ -99,7 +98,7 @@ def _converted(name, path, shape, tensor, convert):
         raise ValueError(f"{where}: expected the shape {list(shape)}, got {list(values.shape)}")
     if not np.isfinite(values).all():
         raise ValueError(f"{where}: {int((~np.isfinite(values)).sum())} values are not finite")
-    return jnp.asarray(values)
+    return np.ascontiguousarray(values)
 
 
 # --- axes
