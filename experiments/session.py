@@ -57,6 +57,19 @@ def run(main, required=("config",), words=()):
     app.run(guarded, flags_parser=_parse)
 
 
+def numbers(name, text, kind=float, count=None):
+    """The values of a list on the command line, one text or several; what is wrong with it names the flag."""
+    text = text if isinstance(text, str) else ",".join(text)
+    try:
+        values = tuple(kind(t) for t in text.replace(" ", "").split(","))
+        if count not in (None, len(values)):
+            raise ValueError
+    except ValueError:
+        wanted = f"{count} {'whole ' if kind is int else ''}numbers" if count else "numbers"
+        raise ValueError(f"--{name}: expected {wanted} with commas between them, got {text!r}") from None
+    return values
+
+
 def workdir_of(config_flag, value):
     """The folder that ``--workdir`` names, or the default one of this config and its options."""
     from physml_jax.io import workdir
