@@ -70,6 +70,13 @@ def numbers(name, text, kind=float, count=None):
     return values
 
 
+def existing(path):
+    """The path of a file that there is."""
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: there is no such file")
+    return Path(path)
+
+
 def workdir_of(config_flag, value):
     """The folder that ``--workdir`` names, or the default one of this config and its options."""
     from physml_jax.io import workdir
