@@ -54,6 +54,8 @@ BATCH_KEYS: dict[str, str] = {
     "scale": "float32 []: 1/angstrom per pixel as it is believed to be",
     "true_scale": "float32 []: 1/angstrom per pixel as it is",
     "zone": "int32 [3]: direction [uvw] of the crystal along the beam, zeros where none is defined",
+    "zone_number": "int32 []: number of that direction in its phase's list of families",
+    "spots": "float32 [K, 3]: g_x, g_y in 1/angstrom as believed, relative height; zeros where fewer were found",
     "orientation": "float32 [3, 3]: rotation from the crystal's Cartesian frame to the lab's",
     "convergence_error": "float32 []: estimated largest error of the pattern from the finite number of beams",
 }

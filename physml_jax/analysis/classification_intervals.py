@@ -1,4 +1,4 @@
-"""Scores of several trainings of one classifier; their intervals know of both, which test images and which trainings."""
+"""Scores of several trainings of one classifier; intervals know of both, the test images and the trainings."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

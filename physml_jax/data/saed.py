@@ -19,7 +19,16 @@ import numpy as np
 from physml_jax.core.precision import matmul
 from physml_jax.core.rng import stream_key
 from physml_jax.data.saed_phases import Phase, load_phases
-from physml_jax.simulators.diffraction import exposure, kinematic, noise, orientations, reflections, specimen
+from physml_jax.simulators.diffraction import (
+    exposure,
+    kinematic,
+    noise,
+    orientations,
+    peaks,
+    reflections,
+    regrid,
+    specimen,
+)
 from physml_jax.typing import Array, Batch, Dataset, Key
 
 #: Classes on the lattice of alpha-Zr: cells of it along a (times sqrt 3, except in the first) and c.
@@ -30,6 +39,8 @@ SUBCELL_A, SUBCELL_C = (3.21, 3.25), (5.13, 5.20)
 CELL_SPREAD = 0.003
 #: Phases whose fine powder may lie on the specimen (PuO2 and ZrO2), and rings of each.
 OXIDES, NUM_RINGS = (5, 8), 4
+#: What lies nearer to the direct beam is no spot, 1/angstrom.
+MIN_G = 0.06
 SETS, CLASSES, ORIENTATIONS = ("twin", "stream"), ("published", "balanced"), ("zones", "uniform")
 
 
@@ -53,6 +64,9 @@ def make_dataset(
     max_g: float = 1.2,
     num_spots: int = 96,
     exponent: float = 0.5,
+    grid: float | None = None,
+    num_peaks: int = 0,
+    max_offset: float = 0.0,
     simulation_seed: int = 0,
 ) -> Dataset:
     """Patterns with their phase, scale, zone axis and orientation.
@@ -83,17 +97,25 @@ def make_dataset(
       max_g: reflections beyond are not drawn, 1/angstrom.
       num_spots: of a pattern, the largest structure factors first.
       exponent: of the display: grey value against intensity.
+      grid: calibration as input: the image is resampled about its centre to this half side in 1/angstrom, as the
+        believed scale says; scales then tell of the new image. ``None``: the image as recorded.
+      num_peaks: places for the spots that are found in the recorded image; 0: no list.
+      max_offset: how far from the middle, in image sides, the centre is looked for; 0: the middle is taken for it.
       simulation_seed: decides the twin.
 
     Returns:
       A dataset of ``image`` float32 [P, P, 1] from 0 to 1, ``phase`` int32 [] from 0 to 8, ``scale`` and
-      ``true_scale`` float32 [] in 1/angstrom per pixel as believed and as it is, ``zone`` int32 [3] (zeros where the
-      orientation is uniform), ``orientation`` float32 [3, 3], crystal to lab as in ``kinematic``.
+      ``true_scale`` float32 [] in 1/angstrom per pixel as believed and as it is, ``zone`` int32 [3] and
+      ``zone_number`` int32 [], its number in the phase's list (zeros where the orientation is uniform),
+      ``orientation`` float32 [3, 3], crystal to lab as in ``kinematic``; with ``num_peaks`` also ``spots`` float32
+      [num_peaks, 3]: g_x, g_y in 1/angstrom as believed and the height relative to the highest, the highest first,
+      zeros where fewer were found.
 
     Raises:
       ValueError: for a value outside its range or an unknown name.
     """
     _check(examples, classes, num_examples, num_rotations, orientation, extent, pixels, max_tilt_deg, scale_error)
+    _check_reading(grid, num_peaks, max_offset, pixels)
     error = {} if scale_error is None else {"scale_error": exposure.Range(-scale_error, scale_error)}
     chosen = exposure.ranges(level, **error)
     world = _world(max_g, voltage_kv, max_zone_index)
@@ -103,11 +125,12 @@ def make_dataset(
     share = np.cumsum([p.num_train for p in phases]) / sum(p.num_train for p in phases)
     excited = {"max_excitation_error": max_excitation_error, "thickness": thickness}
 
-    def crystals(keys: Key, phase: Array, turn: Array, num: int) -> tuple[kinematic.Spots, Array, Array]:
-        """Spots, zones and orientations of one grain per key."""
+    def crystals(keys: Key, phase: Array, turn: Array, num: int):
+        """Spots, zones (numbers and indices) and orientations of one grain per key."""
         parts = _split(keys, 3)
         if orientation == "uniform":
             rotation, zone = orientations.uniform(parts[1]), jnp.zeros((len(keys), 3), jnp.int32)
+            number = jnp.zeros(len(keys), jnp.int32)
         else:
             number = (noise.uniform(parts[0], ()) * jnp.asarray(world.num_zones)[phase]).astype(jnp.int32)
             zone = jnp.asarray(world.zones)[phase, number]
@@ -116,7 +139,7 @@ def make_dataset(
         rotation = matmul(orientations.about_beam(turn), rotation)
         strain = _deformations(noise.uniform(parts[2], (2,)), phase, phases)
         found = kinematic.spots(plan, rotation, num_spots=num, deformation=strain, phase=phase, **excited)
-        return found, zone, rotation
+        return found, number, zone, rotation
 
     def sample(keys: Key, index: Array) -> Batch:
         image = index // num_rotations
@@ -133,10 +156,10 @@ def make_dataset(
         else:
             phase = (mine[:, :1] > jnp.asarray(share[:-1], jnp.float32)[None, :]).sum(1)
         phase = phase.astype(jnp.int32)
-        spots, zone, rotation = crystals(parts[1], phase, turn, num_spots)
+        spots, number, zone, rotation = crystals(parts[1], phase, turn, num_spots)
         second = None
         if "second_grain" in chosen:
-            second, _, _ = crystals(parts[2], phase, turn, min(32, num_spots))
+            second, *_ = crystals(parts[2], phase, turn, min(32, num_spots))
         oxide = (mine[:, 1] < 0.5).astype(jnp.int32)
         scale = (extent[0] + (extent[1] - extent[0]) * mine[:, 2]) * (2.0 / pixels)
         pictures, true_scale = exposure.expose(
@@ -155,14 +178,8 @@ def make_dataset(
             exponent=exponent,
             chunk_size=max(1, 32 * 128**2 // pixels**2),  # arrays of 2 MB stay in a processor's cache
         )
-        return {
-            "image": pictures[..., None],
-            "phase": phase,
-            "scale": scale,
-            "true_scale": true_scale,
-            "zone": zone,
-            "orientation": rotation,
-        }
+        found = {"phase": phase, "zone": zone, "zone_number": number, "orientation": rotation}
+        return found | _read(pictures, scale, true_scale, grid, num_peaks, max_offset)
 
     shape = jax.ShapeDtypeStruct
     spec = {
@@ -171,8 +188,11 @@ def make_dataset(
         "scale": shape((), jnp.float32),
         "true_scale": shape((), jnp.float32),
         "zone": shape((3,), jnp.int32),
+        "zone_number": shape((), jnp.int32),
         "orientation": shape((3, 3), jnp.float32),
     }
+    if num_peaks:
+        spec["spots"] = shape((num_peaks, 3), jnp.float32)
     size = len(of_twin) * num_rotations if examples == "twin" else num_examples
     return Dataset(spec=spec, num_examples=size, sample=sample)
 
@@ -204,6 +224,35 @@ def _world(max_g: float, voltage_kv: float, max_zone_index: int) -> _World:
         radii=np.stack([radii for radii, _ in rings]),
         weights=np.stack([weights for _, weights in rings]),
     )
+
+
+def zone_counts(max_zone_index: int = 2) -> tuple[int, ...]:
+    """Zone axes in the list of every phase: ``zone_number`` runs from 0 to below them."""
+    return tuple(len(orientations.zone_axes(p.crystal, max_index=max_zone_index).uvw) for p in load_phases())
+
+
+def _read(pictures, scale, true_scale, grid, num_peaks, max_offset) -> Batch:
+    """Images with their scales as a network gets them, and the spots found in them."""
+    found = {"image": pictures[..., None], "scale": scale, "true_scale": true_scale}
+    if grid is None and not num_peaks:
+        return found
+    pixels = pictures.shape[1]
+    middle = (pixels - 1) / 2
+    peak = peaks.find_peaks(pictures, num_peaks=max(num_peaks + 1, peaks.NUM_VOTERS))
+    centre = peaks.centre_of_inversion(peak, middle=middle, max_offset=max_offset * pixels)
+    if num_peaks:
+        off = (peak.positions - centre[:, None, :]) * scale[:, None, None]
+        vectors = jnp.stack([off[..., 0], -off[..., 1]], axis=-1)  # y up
+        heights = jnp.where((vectors**2).sum(-1) > MIN_G**2, peak.heights, 0.0)
+        heights, order = jax.lax.top_k(heights, num_peaks)
+        vectors = jnp.where(heights[..., None] > 0, jnp.take_along_axis(vectors, order[..., None], axis=1), 0.0)
+        heights = heights / jnp.where(heights[:, :1] > 0, heights[:, :1], 1.0)
+        found["spots"] = jnp.concatenate([vectors, heights[..., None]], axis=-1)
+    if grid is not None:
+        step = (2 * grid / pixels) / scale
+        image = regrid.magnify(pictures, centre=centre, step=step, pixels=pixels)
+        found |= {"image": image[..., None], "scale": scale * step, "true_scale": true_scale * step}
+    return found
 
 
 def _deformations(numbers: Array, phase: Array, phases: tuple[Phase, ...]) -> Array:
@@ -267,3 +316,12 @@ def _check(examples, classes, num_examples, num_rotations, orientation, extent, 
         raise ValueError(f"max_tilt_deg: expected a number from 0 to 90, got {max_tilt_deg}")
     if scale_error is not None and not 0 <= scale_error < 0.5:
         raise ValueError(f"scale_error: expected a number from 0 to below 0.5, got {scale_error}")
+
+
+def _check_reading(grid, num_peaks, max_offset, pixels):
+    if grid is not None and not grid > 0:
+        raise ValueError(f"grid: expected None or a positive number in 1/angstrom, got {grid}")
+    if not 0 <= num_peaks < (pixels // 2) ** 2:
+        raise ValueError(f"num_peaks: expected 0 to below {(pixels // 2) ** 2}, got {num_peaks}")
+    if not 0 <= max_offset < 0.5:
+        raise ValueError(f"max_offset: expected a number from 0 to below 0.5, got {max_offset}")

@@ -8,6 +8,7 @@ import pytest
 from physml_jax.core.rng import example_key
 from physml_jax.data import saed
 from physml_jax.data.saed_phases import load_phases
+from physml_jax.simulators.diffraction import peaks
 from physml_jax.simulators.diffraction.crystal import lattice_vectors
 from physml_jax.typing import BATCH_KEYS
 
@@ -125,3 +126,86 @@ def test_hexagonal_phases_share_their_lattice():
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         saed.make_dataset(**(SMALL | options))
+
+
+@pytest.fixture(scope="module")
+def read():
+    """Patterns exactly along zone axes on a fixed grid, with the list of spots found in them; three rows per class."""
+    dataset = saed.make_dataset(
+        **SMALL, examples="stream", classes="balanced", level="clean", max_tilt_deg=0.0, grid=0.6, num_peaks=24
+    )
+    return dataset, rows(dataset, np.arange(27))
+
+
+def test_spots_found_in_the_image_lie_on_the_lattice(read):
+    """Products of a found vector with the cell's vectors are integers; not so for vectors at another scale."""
+    dataset, found = read
+    assert dataset.spec["spots"].shape == (24, 3) and "spots" in BATCH_KEYS and "zone_number" in BATCH_KEYS
+
+    def misfit(row, factor=1.0):
+        spots = found["spots"][row]
+        vectors = spots[spots[:, 2] > 0, :2] * factor
+        assert len(vectors) >= 2
+        lab = np.concatenate([vectors, np.zeros((len(vectors), 1))], axis=1)
+        cell = load_phases()[found["phase"][row]].crystal.cell
+        indices = lab @ found["orientation"][row] @ np.asarray(lattice_vectors(cell)).T
+        return np.abs(indices - np.round(indices)).max(1)
+
+    cubic = [r for r in range(27) if found["phase"][r] in (2, 4, 5)]
+    assert max(np.median(misfit(r)) for r in cubic) < 0.04
+    assert max(np.median(misfit(r, 1.15)) for r in cubic) > 0.1
+    heights = found["spots"][..., 2]
+    assert np.allclose(heights[:, 0], 1) and np.all(np.diff(heights, axis=1) <= 1e-6)
+
+
+def test_the_grid_is_calibrated(read):
+    """Every image has the same scale, and the peaks of the resampled image are the spots of the recorded one."""
+    _, found = read
+    np.testing.assert_allclose(found["scale"], 2 * 0.6 / P, rtol=1e-5)
+    np.testing.assert_allclose(found["true_scale"], found["scale"], rtol=1e-5)
+    again = peaks.find_peaks(jnp.asarray(found["image"][..., 0]), num_peaks=30)
+    vectors = (np.asarray(again.positions) - (P - 1) / 2) * found["scale"][:, None, None] * [1, -1]
+    gaps = []
+    for row in range(27):
+        listed = found["spots"][row]
+        listed = listed[(listed[:, 2] > 0.3) & (np.abs(listed[:, :2]).max(1) < 0.5), :2]
+        gaps += np.linalg.norm(listed[:, None] - vectors[row][None], axis=2).min(1).tolist()
+    assert len(gaps) > 50
+    assert np.mean(np.array(gaps) < 0.5 * 2 * 0.6 / P) > 0.95
+
+
+def test_a_scale_error_moves_the_spots():
+    """The believed scale is used: with 10 % of error the list is off by as much as the true scale says."""
+    options = SMALL | {"examples": "stream", "classes": "balanced", "level": "clean", "num_peaks": 8}
+    index = np.arange(9)
+    right = rows(saed.make_dataset(**options, scale_error=0.0), index)
+    wrong = rows(saed.make_dataset(**options, scale_error=0.1), index)
+    ratio = wrong["true_scale"] / wrong["scale"]
+    assert np.ptp(ratio) > 0.05
+    lengths = [np.linalg.norm(x["spots"][:, 0, :2], axis=1) for x in (wrong, right)]
+    same = np.abs(lengths[0] * ratio / lengths[1] - 1) < 0.03
+    assert same.sum() >= 6 and np.abs(lengths[0] / lengths[1] - 1)[same].max() > 0.03
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grid": 0.0}, "grid: expected None or a positive number"),
+        ({"num_peaks": -1}, "num_peaks: expected 0 to below"),
+        ({"max_offset": 0.6}, "max_offset: expected a number from 0 to below 0.5"),
+    ],
+)
+def test_options_of_reading_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        saed.make_dataset(**options)
+
+
+def test_zone_numbers_count_the_zones_of_a_phase(read):
+    _, found = read
+    counts = saed.zone_counts(1)
+    assert len(counts) == 9
+    assert all(0 <= n < counts[p] for n, p in zip(found["zone_number"], found["phase"], strict=True))
+    pairs = {
+        (int(p), int(n)): tuple(z) for p, n, z in zip(found["phase"], found["zone_number"], found["zone"], strict=True)
+    }
+    assert len(set(pairs.values())) > 3

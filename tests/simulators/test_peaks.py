@@ -82,8 +82,8 @@ def test_magnify(step):
     expected = 1 + 0.1 * (centre[0] + across)[None, :] - 0.2 * (centre[1] + across)[:, None]
     if step == 0.5:
         np.testing.assert_allclose(answer[0], expected, atol=1e-4)
-    else:  # a mean over a triangle whose sum over pixels is not exactly 1
-        np.testing.assert_allclose(answer[0], expected, rtol=0.05, atol=0.2)
+    else:  # the mean over a few pixels within a triangle is not exactly at its middle
+        np.testing.assert_allclose(answer[0], expected, atol=0.06)
         row, column = np.unravel_index(answer[1].argmax(), (size, size))
         assert abs(across[column] + centre[0] - 40) <= step / 2 and abs(across[row] + centre[1] - 20) <= step / 2
     outside = regrid.magnify(jnp.asarray(images), centre=jnp.full((2, 2), -80.0), step=jnp.ones(2), pixels=9)
