@@ -391,9 +391,9 @@ def _size_figure(first, values, scores, selected, reference, label):
 
 
 def _confusion(final: Answers, truth, selected):
-    classes = int(truth.max()) + 1
     said = np.maximum(final.answers["test"].astype(np.int64), 0)
-    found = np.array([confusion_matrix(truth, np.minimum(a, classes - 1), num_classes=classes) for a in said])
+    classes = int(max(truth.max(), said.max())) + 1
+    found = np.array([confusion_matrix(truth.astype(np.int64), a, num_classes=classes) for a in said])
     text = f"Confusion matrix of candidate {selected} on the test images: rows are true classes; mean over its seeds."
     return confusion.confusion(found.mean(axis=0), errors=seeds.standard_error(found)), text
 
