@@ -231,6 +231,13 @@ def zone_counts(max_zone_index: int = 2) -> tuple[int, ...]:
     return tuple(len(orientations.zone_axes(p.crystal, max_index=max_zone_index).uvw) for p in load_phases())
 
 
+def average_deformations() -> np.ndarray:
+    """Of the listed cells of all phases, float32 [9, 3, 3], to the middle of those that are drawn."""
+    phases = load_phases()
+    numbers = jnp.full((len(phases), 2), 0.5, jnp.float32)
+    return np.asarray(_deformations(numbers, jnp.arange(len(phases)), phases))
+
+
 def _read(pictures, scale, true_scale, grid, num_peaks, max_offset) -> Batch:
     """Images with their scales as a network gets them, and the spots found in them."""
     found = {"image": pictures[..., None], "scale": scale, "true_scale": true_scale}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from physml_jax.analysis import calibration
+from physml_jax.analysis.bootstrap import mean_intervals
 from physml_jax.analysis.classification_intervals import Interval, intervals
 from physml_jax.reports import saed_answers as asked
 from physml_jax.reports import saed_figures as figures
@@ -55,7 +56,6 @@ def make_report(
             raise ValueError("runs: expected at least one finished run")
         networks = asked.read(runs, num_resamples=num_resamples, coverage=coverage)
         baselines = {"most frequent class": _majority(networks[0], num_resamples)}
-        curve: Mapping[float, Interval] = {}
         listed = {
             "scores": tables.scores(networks, baselines),
             "published": tables.published_table(networks),
@@ -68,7 +68,7 @@ def make_report(
         }
         most_frequent = {k: s.value for k, s in baselines["most frequent class"].items()}
         drawn: dict[str, Any] = {"trainings": figures.violins(networks, most_frequent)}
-        drawn["scale"] = figures.scales(networks, curve)
+        drawn["scale"] = figures.scales(networks)
         drawn["levels"] = figures.levels(networks)
         for i, n in enumerate(networks[:_MOST_MATRICES]):
             end = "" if i == 0 else f"_{i + 1}"
@@ -78,8 +78,8 @@ def make_report(
         drawn["training"] = figures.training(networks[0])
         return Report(
             title=f"{title}: {', '.join(n.title for n in networks)}",
-            summary=_summary(networks, baselines, coverage),
-            metrics=_metrics(networks, baselines, curve),
+            summary=_summary(networks, baselines, coverage, num_resamples),
+            metrics=_metrics(networks, baselines, num_resamples),
             tables={k: t for k, t in listed.items() if t is not None},
             figures={k: f for k, f in drawn.items() if f is not None},
         )
@@ -100,7 +100,7 @@ def _majority(n: Network, num_resamples: int) -> Mapping[str, Interval]:
     return intervals(n.test.truth, said, num_classes=num, num_resamples=num_resamples)
 
 
-def _summary(networks: Sequence[Network], baselines: Mapping, coverage: float) -> list[str]:
+def _summary(networks: Sequence[Network], baselines: Mapping, coverage: float, num_resamples: int) -> list[str]:
     lines = []
     for n in networks:
         s, c = n.test.scores, n.certainty
@@ -118,6 +118,12 @@ def _summary(networks: Sequence[Network], baselines: Mapping, coverage: float) -
                 f" {c.error[1]:.3f} after. Sets that promise {coverage:.0%} hold the true phase in {c.coverage:.3f} of"
                 f" the images with {c.size:.2f} phases on average; in {1 - c.single:.3f} it cannot tell one."
             )
+    for n, (value, low, high) in _gains(networks, num_resamples).items():
+        verdict = "cannot be told apart from" if low <= 0 <= high else "beats" if value > 0 else "loses to"
+        lines.append(
+            f"{n} {verdict} template matching: balanced accuracy {value:+.3f} (95 % interval {low:+.3f} to"
+            f" {high:+.3f}, the same patterns).".replace("-0.", "−0.")
+        )
     best, least = max(networks, key=lambda n: n.test.scores["accuracy"].value), baselines["most frequent class"]
     if best.test.scores["accuracy"].low <= least["accuracy"].value:
         lines.append("No model can be told apart from always answering the most frequent class.")
@@ -137,7 +143,25 @@ def _summary(networks: Sequence[Network], baselines: Mapping, coverage: float) -
     return lines
 
 
-def _metrics(networks: Sequence[Network], baselines: Mapping, curve: Mapping[float, Interval]) -> dict[str, Any]:
+def _gains(networks: Sequence[Network], num_resamples: int) -> dict[str, tuple[float, float, float]]:
+    """Balanced accuracy of every network less that of the matcher, where it is one of them, with its interval."""
+    matcher = next((n for n in networks if n.title == asked.MATCHER), None)
+    if matcher is None:
+        return {}
+    truth = matcher.test.truth
+    counts = np.bincount(truth, minlength=matcher.test.logits.shape[2])
+    weight = len(truth) / (np.sum(counts > 0) * counts[truth])
+    found = {}
+    for n in networks:
+        if n is not matcher:
+            right, other = ((x.test.logits.argmax(2) == truth).mean(0) for x in (n, matcher))
+            gain = weight * (right - other)
+            low, high = mean_intervals(gain[None], num_resamples=num_resamples)[0]
+            found[n.title] = (float(gain.mean()), float(low), float(high))
+    return found
+
+
+def _metrics(networks: Sequence[Network], baselines: Mapping, num_resamples: int) -> dict[str, Any]:
     found: dict[str, Any] = {"models": {}, "baselines": {}}
     for n in networks:
         entry = _numbers(n.test) | {"num_trainings": len(n.runs), "confusion": n.test.matrices.sum(0).tolist()}
@@ -155,8 +179,8 @@ def _metrics(networks: Sequence[Network], baselines: Mapping, curve: Mapping[flo
         found["models"][n.title] = entry
     for name, s in baselines.items():
         found["baselines"][name] = {k: _interval(v) for k, v in s.items()}
-    if curve:
-        found["matcher_by_scale_error"] = {f"{x:g}": _interval(v) for x, v in curve.items()}
+    if gains := _gains(networks, num_resamples):
+        found["gain_over_matching"] = {k: dict(zip(("value", "low", "high"), v, strict=True)) for k, v in gains.items()}
     found["model"] = found["models"][networks[0].title]
     return found
 

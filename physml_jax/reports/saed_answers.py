@@ -13,6 +13,8 @@ from physml_jax.typing import Run
 
 #: Probe that calibration is fitted on.
 VALIDATION = "validation"
+#: Title of the answers that experiments/saed_matching.py adds.
+MATCHER = "template matching"
 _TITLES = {
     "saed_cnn": "299-AN",
     "efficientnet": "EfficientNet",
@@ -21,6 +23,7 @@ _TITLES = {
     "vit": "ViT",
     "polar": "polar network",
     "spot_set": "spot transformer",
+    "template_matching": MATCHER,
 }
 _LEVELS = ("clean", "detector", "distorted", "dynamical")
 

@@ -57,10 +57,10 @@ def certainty(n: Network) -> Figure | None:
     )
 
 
-def scales(networks: Sequence[Network], matcher: Mapping[float, Interval]) -> Figure | None:
+def scales(networks: Sequence[Network]) -> Figure | None:
     """Balanced accuracy over the uncertainty of the scale."""
     lines = {n.title: {x: a.scores["balanced_accuracy"] for x, a in asked.scale_errors(n)} for n in networks}
-    lines = {k: v for k, v in lines.items() if v} | ({"template matching": dict(matcher)} if matcher else {})
+    lines = {k: v for k, v in lines.items() if v}
     settings = sorted({x for line in lines.values() for x in line})
     if len(settings) < 2:
         return None

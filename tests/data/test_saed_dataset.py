@@ -209,3 +209,13 @@ def test_zone_numbers_count_the_zones_of_a_phase(read):
         (int(p), int(n)): tuple(z) for p, n, z in zip(found["phase"], found["zone_number"], found["zone"], strict=True)
     }
     assert len(set(pairs.values())) > 3
+
+
+def test_average_cells_share_a_lattice():
+    """Deformed to the middle, the three hexagonal phases have one metal lattice; the others stay as they are."""
+    deformed = saed.average_deformations()
+    lengths = [p.crystal.cell[[0, 2]] * np.diagonal(f)[[0, 2]] for p, f in zip(load_phases(), deformed, strict=True)]
+    for number, (along_a, along_c) in saed.SUBCELLS.items():
+        np.testing.assert_allclose(lengths[number] / [along_a, along_c], [3.23, 5.165], rtol=1e-5)
+    others = [i for i in range(9) if i not in saed.SUBCELLS]
+    np.testing.assert_allclose(deformed[others], np.eye(3)[None].repeat(len(others), 0), atol=1e-6)

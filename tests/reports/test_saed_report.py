@@ -122,6 +122,22 @@ def test_everything_that_runs_may_hold():
     assert rows["VGG16yes"][7:] == ["", "", "", ""] and "NOT the same" in table.caption
 
 
+def test_gain_over_template_matching():
+    """Of two right answers in a rare class and one in a frequent one: by hand. The same answers gain nothing."""
+    run, matcher = make_run(), make_run(name="template matching", model="template_matching")
+    assert report([run, matcher]).metrics["gain_over_matching"]["299-AN"] == {"value": 0, "low": 0, "high": 0}
+    logits = 9.0 * np.eye(9)[TRUTH]
+    worse = logits.copy()
+    for c, number in ((6, 2), (0, 1)):
+        rows = np.flatnonzero(TRUTH == c)[:number]
+        worse[rows] = np.roll(worse[rows], 1, axis=1)
+    runs = [run._replace(predictions={"logits": logits}), matcher._replace(predictions={"logits": worse})]
+    found = report(runs)
+    gain = found.metrics["gain_over_matching"]["299-AN"]
+    assert gain["value"] == pytest.approx((1 + 1 / 61) / 9) and gain["low"] <= gain["value"] <= gain["high"]
+    assert any("template matching: balanced accuracy +0.11" in line for line in found.summary)
+
+
 def test_own_images():
     """A folder: other classes, no published table, the most frequent class of the training images."""
     truth = np.array([0, 1, 1, 1], np.int32)
