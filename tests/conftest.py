@@ -29,6 +29,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 # Programs that start processes of their own (training runs) use the same cache.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir("xla")))
 
+_QUICK = " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+
 
 def pytest_configure(config):
     """What takes the time of the default lane is compilation, so it compiles without optimisation, in the processes
@@ -36,6 +38,11 @@ def pytest_configure(config):
     if "not slow" in config.option.markexpr:
         jax.config.update("jax_disable_most_optimizations", True)
         os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        # XLA parses its flags when the backend starts. These halve the time of compilation: fused loops are compiled
+        # the old way, and no program is cut into parts for threads. An unknown flag would be fatal, so only where
+        # they are known to exist.
+        if _QUICK not in os.environ["XLA_FLAGS"] and jax.__version_info__ < (0, 13):
+            os.environ["XLA_FLAGS"] += _QUICK
 
 
 @pytest.fixture
