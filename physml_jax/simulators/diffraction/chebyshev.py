@@ -178,6 +178,34 @@ def padded(coefficients: np.ndarray, *, multiple: int = 128) -> np.ndarray:
     return np.pad(coefficients, ((0, 0), (0, -coefficients.shape[1] % multiple)))
 
 
+def moved(coefficients: Array, phase: Array) -> Array:
+    """Coefficients of exp(i (z + phase) x) from those of exp(i z x): thicknesses that differ from the planned ones.
+
+    The function is multiplied at as many Chebyshev nodes as there are terms. The change alone is calculated, so phase 0
+    returns the input exactly; a change that needs more terms than there are shows in the guard.
+
+    Args:
+      coefficients: [T, K], as in ``Expansion``.
+      phase: [T], 2 pi h times the change of thickness.
+
+    Returns:
+      [T, K].
+    """
+    k = coefficients.shape[1]
+    # Angles as whole numbers of pi / 2K: exact in every precision.
+    turns = (np.arange(k)[:, None] * (2 * np.arange(k)[None, :] + 1)) % (4 * k)
+    cosines = np.cos(np.pi / (2 * k) * turns).astype(coefficients.dtype)  # [term, node]
+    is_even = np.arange(k) % 2 == 0
+    nodes = cosines[1] if k > 1 else np.zeros(1, coefficients.dtype)
+    real = matmul(jnp.where(is_even[None], coefficients, 0), cosines)
+    imag = matmul(jnp.where(is_even[None], 0, coefficients), cosines)
+    angle = phase[:, None] * nodes[None, :]
+    a, b = -2 * jnp.sin(angle / 2) ** 2, jnp.sin(angle)  # exp(i angle) - 1
+    changes = [matmul(x, cosines.T) for x in (real * a - imag * b, real * b + imag * a)]
+    norm = np.where(np.arange(k) == 0, 1.0, 2.0).astype(coefficients.dtype) / k
+    return coefficients + norm[None] * jnp.where(is_even[None], *changes)
+
+
 def _combine(even: State, odd: State) -> Array:
     """Even sum + i odd sum, each (real,) or (real, imaginary)."""
     if len(even) == 1:
@@ -199,6 +227,7 @@ def transmitted(
     *,
     kind: Kind,
     entrance: int = 0,
+    obliquity: Array | None = None,
     forward_mode: bool = False,
 ) -> tuple[Array, Array]:
     """Amplitude of the beam that entered (the bright field), with half the products of ``diffracted``.
@@ -215,6 +244,7 @@ def transmitted(
       num_terms: even number of terms, a Python integer or traced (one compilation for all numbers up to K).
       kind: "real", "hermitian" or "symmetric".
       entrance: number of the incident beam.
+      obliquity: [n, P], factors m of a matrix m V m + diag(s) in place of V + diag(s); ``None`` means 1.
       forward_mode: differentiable in forward mode, for a few parameters and many tilts; ``num_terms`` must then be a
         Python integer. Otherwise in reverse mode, by the adjoint recurrence.
 
@@ -226,7 +256,14 @@ def transmitted(
         raise ValueError('kind: moments do not double for a general matrix; use "diffracted"')
     bounds = jnp.max(jnp.abs(coefficients * attenuation[:, None]), axis=0)
     found, peak = recurrence.moments(
-        coupling, detuning, num_terms // 2, bounds[0::2], kind=kind, entrance=entrance, forward_mode=forward_mode
+        coupling,
+        detuning,
+        num_terms // 2,
+        bounds[0::2],
+        kind=kind,
+        entrance=entrance,
+        obliquity=obliquity,
+        forward_mode=forward_mode,
     )
     even, odd = (
         tuple(matmul(coefficients[:, parity::2], found[:, parity, c]) for c in range(found.shape[2]))
@@ -247,6 +284,7 @@ def diffracted(
     *,
     entrance: int = 0,
     outputs: tuple[int, ...] | None = None,
+    obliquity: Array | None = None,
     forward_mode: bool = False,
 ) -> tuple[Array, Array]:
     """Amplitudes of all beams, or of some.
@@ -259,6 +297,7 @@ def diffracted(
       num_terms: even number of terms, Python integer or traced.
       entrance: number of the incident beam.
       outputs: numbers of the wanted beams; ``None`` means all n.
+      obliquity: as in ``transmitted``.
       forward_mode: as in ``transmitted``.
 
     Returns:
@@ -274,6 +313,7 @@ def diffracted(
         bounds,
         entrance=entrance,
         outputs=outputs,
+        obliquity=obliquity,
         forward_mode=forward_mode,
     )
     return _combine(even, odd) * attenuation[:, None, None], _guard(peak, last, detuning.dtype)

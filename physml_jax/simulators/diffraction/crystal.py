@@ -105,7 +105,7 @@ def reciprocal_vectors(cell: Array) -> Array:
     return jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)]) / volume(cell)
 
 
-def beam_frame(cell: Array, zone_axis: Array | tuple[int, int, int]) -> Array:
+def beam_frame(cell: Array, zone_axis: Array | tuple[int, int, int], *, azimuth_deg: Array | float = 0.0) -> Array:
     """The right-handed frame of the electron beam: images have x to the right and y as their first array axis.
 
     z is the direction u a + v b + w c, along the wave vector of the untilted beam; x is the part of a perpendicular to
@@ -114,6 +114,7 @@ def beam_frame(cell: Array, zone_axis: Array | tuple[int, int, int]) -> Array:
     Args:
       cell: float [6], a, b, c in angstrom and alpha, beta, gamma in degrees.
       zone_axis: direction [uvw] of the direct lattice, not all zero.
+      azimuth_deg: turns x and y about z, from x towards y.
 
     Returns:
       float [3, 3], rows x, y, z: unit vectors in the Cartesian frame of ``lattice_vectors``.
@@ -131,7 +132,11 @@ def beam_frame(cell: Array, zone_axis: Array | tuple[int, int, int]) -> Array:
     start = jnp.where((uvw[1] == 0) & (uvw[2] == 0), vectors[1], vectors[0])
     x = start - (start * z).sum() * z
     x = x / jnp.linalg.norm(x)
-    return jnp.stack([x, jnp.cross(z, x), z])
+    y = jnp.cross(z, x)
+    if isinstance(azimuth_deg, float) and azimuth_deg == 0.0:
+        return jnp.stack([x, y, z])
+    angle = jnp.deg2rad(jnp.asarray(azimuth_deg, vectors.dtype))
+    return jnp.stack([jnp.cos(angle) * x + jnp.sin(angle) * y, jnp.cos(angle) * y - jnp.sin(angle) * x, z])
 
 
 def from_asymmetric_unit(

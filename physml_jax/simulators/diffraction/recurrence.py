@@ -1,6 +1,7 @@
 """The recurrence X_0 = e, X_1 = B X_0, X_(k+1) = 2 B X_k - X_(k-1), and its adjoint.
 
-B = V + diag(D), one per column of X [n, P]: V [n, n] is shared, D [n, P] is not. Two functions of the chain are wanted,
+B = V + diag(D), one per column of X [n, P]: V [n, n] is shared, D [n, P] is not. With factors m [n, P], where columns
+differ in their obliquity, B = diag(m) V diag(m) + diag(D). Two functions of the chain are wanted,
 its moments <X_k, X_k> and <X_(k+1), X_k>, and weighted sums of its rows. Reverse-mode differentiation of a loop keeps
 every X_k. Here the derivative runs the recurrence backwards instead, X_(k-1) = 2 B X_k - X_(k+1), beside the adjoint
 states
@@ -45,6 +46,7 @@ def moments(
     *,
     kind: Kind,
     entrance: int = 0,
+    obliquity: Array | None = None,
     forward_mode: bool = False,
 ) -> tuple[Array, Array]:
     """Moments mu_k = <X_0, T_k(B) X_0> of twice as many terms as there are products.
@@ -59,6 +61,7 @@ def moments(
       limits: [M], largest weight that moment 2 j will be given, for the estimate of the rounding error.
       kind: "real", "hermitian" or "symmetric".
       entrance: the row of X_0 that is 1.
+      obliquity: m [n, P], real; ``None`` means 1.
       forward_mode: differentiable in forward mode too, if ``num_pairs`` is a Python integer; reverse mode then keeps
         all X_k.
 
@@ -67,9 +70,9 @@ def moments(
       else 1. And the largest rounding error to expect, in units of the machine's epsilon, [] (without derivative).
     """
     if forward_mode:
-        found, peak, _ = _run_moments(coupling, detuning, num_pairs, limits, kind, entrance, anchored=False)
+        found, peak, _ = _run_moments(coupling, detuning, obliquity, num_pairs, limits, kind, entrance, anchored=False)
         return found, peak
-    return _moments(coupling, detuning, num_pairs, limits, kind, entrance)
+    return _moments(coupling, detuning, obliquity, num_pairs, limits, kind, entrance)
 
 
 def sums(
@@ -81,6 +84,7 @@ def sums(
     *,
     entrance: int = 0,
     outputs: tuple[int, ...] | None = None,
+    obliquity: Array | None = None,
     forward_mode: bool = False,
 ) -> tuple[State, State, Array, Array]:
     """Weighted sums of chosen rows of the even and of the odd X_k.
@@ -93,6 +97,7 @@ def sums(
       limits: [K], largest weight of every term, for the estimate of the rounding error.
       entrance: the row of X_0 that is 1.
       outputs: numbers of the wanted rows; ``None`` means all n.
+      obliquity: m [n, P], real; ``None`` means 1.
       forward_mode: as for ``moments``.
 
     Returns:
@@ -101,8 +106,9 @@ def sums(
     """
     outputs = tuple(range(detuning.shape[0])) if outputs is None else tuple(int(i) for i in outputs)
     if forward_mode:
-        return _run_sums(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs, anchored=False)[0]
-    return _sums(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs)
+        arrays = (coupling, detuning, obliquity, coefficients, num_pairs, limits)
+        return _run_sums(*arrays, entrance, outputs, anchored=False)[0]
+    return _sums(coupling, detuning, obliquity, coefficients, num_pairs, limits, entrance, outputs)
 
 
 def _prepared(coupling: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -120,16 +126,24 @@ def _first(coupling, detuning, entrance) -> State:
     return (x,) if len(coupling) == 1 else (x, jnp.zeros_like(detuning))
 
 
-def _apply(coupling: tuple[Array, ...], detuning: Array, x: State) -> State:
-    """B x. A complex product takes three real ones (Gauss), with (real, imaginary, sum) of the coupling."""
+def _couple(coupling: tuple[Array, ...], x: State) -> State:
+    """V x. A complex product takes three real ones (Gauss), with (real, imaginary, sum) of the coupling."""
     if len(x) == 1:
-        return (matmul(coupling[0], x[0]) + detuning * x[0],)
+        return (matmul(coupling[0], x[0]),)
     real, imag, both = coupling
     shared = matmul(both, x[0])
-    return (
-        shared - matmul(imag, x[0] + x[1]) + detuning * x[0],
-        shared + matmul(real, x[1] - x[0]) + detuning * x[1],
-    )
+    return shared - matmul(imag, x[0] + x[1]), shared + matmul(real, x[1] - x[0])
+
+
+def _times(obliquity: Array | None, x: State) -> State:
+    """Obliquity factors times x."""
+    return x if obliquity is None else tuple(obliquity * a for a in x)
+
+
+def _apply(coupling: tuple[Array, ...], detuning: Array, obliquity: Array | None, x: State) -> State:
+    """B x."""
+    coupled = _times(obliquity, _couple(coupling, _times(obliquity, x)))
+    return tuple(c + detuning * a for c, a in zip(coupled, x, strict=True))
 
 
 def _outer(left: State, x: State) -> tuple[Array, ...]:
@@ -184,12 +198,15 @@ def _anchored(body, start, stop, carry, length: int, stride: int):
     return jax.lax.fori_loop(0, (stop - 1) // stride + 1, segment, (carry, kept))
 
 
-def _backwards(coupling, detuning, last: tuple[State, State], anchors: State, offset: int, length, source, start, use):
+def _backwards(
+    coupling, detuning, obliquity, last: tuple[State, State], anchors: State, offset: int, length, source, start, use
+):
     """Runs chain and adjoint from X_length down to X_0.
 
     Args:
       coupling: parts of V.
       detuning: D [n, P].
+      obliquity: m [n, P] or ``None``.
       last: (X_(length-1), X_length).
       anchors: pairs (X_(k-1), X_k) at k = s * ANCHOR + offset; the first is not used.
       offset: 0 or 1.
@@ -199,25 +216,33 @@ def _backwards(coupling, detuning, last: tuple[State, State], anchors: State, of
       use: (total, k, X_k) -> total, for k from ``length`` to 1; and once more for k = 0.
 
     Returns:
-      Cotangents of V's parts and of D, and the last total.
+      Cotangents of V's parts, of D and of m (``None`` without), and the last total.
     """
     forward, backward = _prepared(coupling), _transposed(coupling)
     zero = tuple(jnp.zeros_like(a) for a in last[0])
 
     def step(i, carry):
         k = carry[0] - i
-        before, x, after, upper, higher, dv, dd, total = carry[1]
+        before, x, after, upper, higher, dv, dd, dm, total = carry[1]
         total = use(total, k, x)
         drive = source(k, before, x, after)
-        pulled = _apply(backward, detuning, upper)
-        lower = tuple(s + 2 * p - h for s, p, h in zip(drive, pulled, higher, strict=True))
+        pulled = _couple(backward, _times(obliquity, upper))
+        lower = tuple(
+            s + 2 * (p + detuning * u) - h
+            for s, p, u, h in zip(drive, _times(obliquity, pulled), upper, higher, strict=True)
+        )
         factor = jnp.where(k == 1, 1, 2).astype(detuning.dtype)
         scaled = tuple(factor * a for a in lower)
-        dv = tuple(a + b for a, b in zip(dv, _outer(scaled, before), strict=True))
-        dd = dd + sum(a * b for a, b in zip(scaled, before, strict=True))
+        coupled = _couple(forward, _times(obliquity, before))
+        outer = _outer(_times(obliquity, scaled), _times(obliquity, before))
+        dv = tuple(a + b for a, b in zip(dv, outer, strict=True))
+        dd = dd + _dot(scaled, before)
+        if dm is not None:  # m stands on both sides of V; the left one of L_(k+1) is due now that its product is known
+            dm = dm + _dot(scaled, coupled) + 2 * _dot(x, pulled)
         # Below X_0 this gives B X_0, which nothing uses.
-        earlier = _minus(2, _apply(forward, detuning, before), x)
-        return carry[0], (earlier, before, x, lower, upper, dv, dd, total)
+        applied = tuple(c + detuning * a for c, a in zip(_times(obliquity, coupled), before, strict=True))
+        earlier = _minus(2, applied, x)
+        return carry[0], (earlier, before, x, lower, upper, dv, dd, dm, total)
 
     def segment(i, carry):
         s = (length - 1 - offset) // ANCHOR - i
@@ -230,21 +255,29 @@ def _backwards(coupling, detuning, last: tuple[State, State], anchors: State, of
         return carry
 
     dv = tuple(jnp.zeros_like(v) for v in coupling)
-    carry = (zero, zero, zero, zero, zero, dv, jnp.zeros_like(detuning), start)
-    _, x, _, _, _, dv, dd, total = jax.lax.fori_loop(0, (length - 1 - offset) // ANCHOR + 1, segment, carry)
-    return dv, dd, use(total, 0, x)
+    dm = None if obliquity is None else jnp.zeros_like(detuning)
+    carry = (zero, zero, zero, zero, zero, dv, jnp.zeros_like(detuning), dm, start)
+    _, x, _, upper, _, dv, dd, dm, total = jax.lax.fori_loop(0, (length - 1 - offset) // ANCHOR + 1, segment, carry)
+    if dm is not None:
+        dm = dm + _dot(x, _couple(backward, _times(obliquity, upper)))
+    return dv, dd, dm, use(total, 0, x)
 
 
-def _run_moments(coupling, detuning, num_pairs, limits, kind, entrance, *, anchored):
+def _dot(x: State, y: State) -> Array:
+    """Sum over the parts of x y, [n, P]."""
+    return sum(a * b for a, b in zip(x, y, strict=True))
+
+
+def _run_moments(coupling, detuning, obliquity, num_pairs, limits, kind, entrance, *, anchored):
     parts = _prepared(coupling)
     x0 = _first(coupling, detuning, entrance)
-    x1 = _apply(parts, detuning, x0)
+    x1 = _apply(parts, detuning, obliquity, x0)
     mu0, mu1 = _inner(x0, x0, kind), _inner(x1, x0, kind)
     buffer = jnp.zeros((limits.shape[0], 2, *mu0.shape), detuning.dtype).at[0].set(jnp.stack([mu0, mu1]))
 
     def body(j, carry):
         previous, current, found, peak = carry
-        following = _minus(2, _apply(parts, detuning, current), previous)
+        following = _minus(2, _apply(parts, detuning, obliquity, current), previous)
         pair = jnp.stack([2 * _inner(current, current, kind) - mu0, 2 * _inner(following, current, kind) - mu1])
         found = jax.lax.dynamic_update_index_in_dim(found, pair, j, 0)
         if kind == "symmetric":  # the bilinear form can be small where the state, and with it the rounding, is large
@@ -260,18 +293,18 @@ def _run_moments(coupling, detuning, num_pairs, limits, kind, entrance, *, ancho
     return found, jax.lax.stop_gradient(peak), ((x, y), anchors)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _moments(coupling, detuning, num_pairs, limits, kind, entrance):
-    return _run_moments(coupling, detuning, num_pairs, limits, kind, entrance, anchored=False)[:2]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _moments(coupling, detuning, obliquity, num_pairs, limits, kind, entrance):
+    return _run_moments(coupling, detuning, obliquity, num_pairs, limits, kind, entrance, anchored=False)[:2]
 
 
-def _moments_forward(coupling, detuning, num_pairs, limits, kind, entrance):
-    found, peak, kept = _run_moments(coupling, detuning, num_pairs, limits, kind, entrance, anchored=True)
-    return (found, peak), (coupling, detuning, num_pairs, limits, kept)
+def _moments_forward(coupling, detuning, obliquity, num_pairs, limits, kind, entrance):
+    found, peak, kept = _run_moments(coupling, detuning, obliquity, num_pairs, limits, kind, entrance, anchored=True)
+    return (found, peak), (coupling, detuning, obliquity, num_pairs, limits, kept)
 
 
 def _moments_backward(kind, entrance, residuals, cotangents):
-    coupling, detuning, num_pairs, limits, (last, anchors) = residuals
+    coupling, detuning, obliquity, num_pairs, limits, (last, anchors) = residuals
     inside = (jnp.arange(limits.shape[0] + 1) < num_pairs)[:, None, None, None]
     weights = jnp.pad(cotangents[0], ((0, 1), (0, 0), (0, 0), (0, 0))) * inside
     first = 2 * weights[0, 1] - weights[:, 1].sum(axis=0)  # of mu_1, which every odd moment contains
@@ -287,17 +320,18 @@ def _moments_backward(kind, entrance, residuals, cotangents):
         )
         return tuple(sum(parts) for parts in zip(*terms, strict=True))
 
-    dv, dd, _ = _backwards(coupling, detuning, last, anchors, 0, num_pairs, source, (), lambda total, k, x: total)
-    return dv, dd, None, jnp.zeros_like(limits)
+    arrays = (coupling, detuning, obliquity, last, anchors)
+    dv, dd, dm, _ = _backwards(*arrays, 0, num_pairs, source, (), lambda total, k, x: total)
+    return dv, dd, dm, None, jnp.zeros_like(limits)
 
 
 _moments.defvjp(_moments_forward, _moments_backward)
 
 
-def _run_sums(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs, *, anchored):
+def _run_sums(coupling, detuning, obliquity, coefficients, num_pairs, limits, entrance, outputs, *, anchored):
     parts = _prepared(coupling)
     x0 = _first(coupling, detuning, entrance)
-    x1 = _apply(parts, detuning, x0)
+    x1 = _apply(parts, detuning, obliquity, x0)
     rows = np.asarray(outputs, np.int32)
     every = outputs == tuple(range(detuning.shape[0]))
 
@@ -311,8 +345,8 @@ def _run_sums(coupling, detuning, coefficients, num_pairs, limits, entrance, out
         even, odd = add(even, weights[:, 0], x), add(odd, weights[:, 1], y)
         size = jnp.sqrt(jnp.maximum(_squared(x), _squared(y)))
         tail = size * jnp.max(jax.lax.dynamic_slice_in_dim(limits, 2 * j, 2))
-        x = _minus(2, _apply(parts, detuning, y), x)
-        y = _minus(2, _apply(parts, detuning, x), y)
+        x = _minus(2, _apply(parts, detuning, obliquity, y), x)
+        y = _minus(2, _apply(parts, detuning, obliquity, x), y)
         return x, y, even, odd, jnp.maximum(peak, tail), tail
 
     zeros = (jnp.zeros((coefficients.shape[0], len(rows), detuning.shape[1]), detuning.dtype),) * len(x0)
@@ -327,18 +361,20 @@ def _run_sums(coupling, detuning, coefficients, num_pairs, limits, entrance, out
     return (even, odd, stop(peak), stop(tail)), ((x, y), anchors)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
-def _sums(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs):
-    return _run_sums(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs, anchored=False)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7))
+def _sums(coupling, detuning, obliquity, coefficients, num_pairs, limits, entrance, outputs):
+    arrays = (coupling, detuning, obliquity, coefficients, num_pairs, limits)
+    return _run_sums(*arrays, entrance, outputs, anchored=False)[0]
 
 
-def _sums_forward(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs):
-    found, kept = _run_sums(coupling, detuning, coefficients, num_pairs, limits, entrance, outputs, anchored=True)
-    return found, (coupling, detuning, coefficients, num_pairs, limits, kept)
+def _sums_forward(coupling, detuning, obliquity, coefficients, num_pairs, limits, entrance, outputs):
+    arrays = (coupling, detuning, obliquity, coefficients, num_pairs, limits)
+    found, kept = _run_sums(*arrays, entrance, outputs, anchored=True)
+    return found, (*arrays, kept)
 
 
 def _sums_backward(entrance, outputs, residuals, cotangents):
-    coupling, detuning, coefficients, num_pairs, limits, (last, anchors) = residuals
+    coupling, detuning, obliquity, coefficients, num_pairs, limits, (last, anchors) = residuals
     even, odd = cotangents[:2]  # each (real,) or (real, imaginary) of [T, R, P]
     both = tuple(jnp.stack(pair) for pair in zip(even, odd, strict=True))
     rows, n = np.asarray(outputs, np.int32), detuning.shape[0]
@@ -357,8 +393,9 @@ def _sums_backward(entrance, outputs, residuals, cotangents):
         value = sum(jnp.sum(b[k % 2] * a[None], axis=(1, 2)) for a, b in zip(chosen, both, strict=True))
         return jax.lax.dynamic_update_index_in_dim(total, value, k, axis=1)
 
-    dv, dd, dc = _backwards(coupling, detuning, last, anchors, 1, length, source, jnp.zeros_like(weights), use)
-    return dv, dd, dc[:, : coefficients.shape[1]] * inside, None, jnp.zeros_like(limits)
+    arrays = (coupling, detuning, obliquity, last, anchors)
+    dv, dd, dm, dc = _backwards(*arrays, 1, length, source, jnp.zeros_like(weights), use)
+    return dv, dd, dm, dc[:, : coefficients.shape[1]] * inside, None, jnp.zeros_like(limits)
 
 
 _sums.defvjp(_sums_forward, _sums_backward)

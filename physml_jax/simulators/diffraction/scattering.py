@@ -7,7 +7,7 @@ Conventions: angstrom; reciprocal lengths g = 1/d in 1/angstrom without 2 pi; B 
 in angstrom, h = (h k l), so a potential is sum_g V_g exp(+2 pi i g.r) and a plane wave is exp(2 pi i k.r).
 
 The literature tabulates form factors against g = 2 sin(theta)/lambda (Kirkland; Lobato and Van Dyck) or against s = g/2
-(Peng and others); here the argument is g throughout.
+(Peng and others; Doyle and Turner); here the argument is g throughout.
 """
 
 import functools
@@ -28,8 +28,9 @@ REST_ENERGY = 510.99895
 #: h^2 / (2 pi m e) in V angstrom^2: V_g = POTENTIAL_FACTOR F_g / V.
 POTENTIAL_FACTOR = 47.877647
 
-#: name of a table -> elements it covers, Z = 1 to this number
-TABLES = {"kirkland": 103, "lobato": 103, "peng": 98}
+#: name of a table -> its last element; all but "doyle_turner" hold every element up to there
+TABLES = {"kirkland": 103, "lobato": 103, "peng": 98, "doyle_turner": 92}
+_COLUMNS = {"kirkland": 14, "lobato": 12, "peng": 12, "doyle_turner": 10}
 
 
 def wavelength(voltage_kv: Array | float) -> Array | float:
@@ -64,8 +65,8 @@ def form_factors(numbers: Array, g: Array, *, table: str = "kirkland") -> Array:
     Args:
       numbers: int [n], atomic numbers; may be traced.
       g: float [m], length of the scattering vector 1/d in 1/angstrom.
-      table: ``"kirkland"``, ``"lobato"`` or ``"peng"``. The first two have the Coulomb tail Z/g^2 and hold to g = 12;
-        ``"peng"`` holds to g = 4.
+      table: ``"kirkland"``, ``"lobato"``, ``"peng"`` or ``"doyle_turner"``. The first two have the Coulomb tail Z/g^2
+        and hold to g = 12; the others hold to g = 4.
 
     Returns:
       float [m, n] in angstrom, dtype of ``g``. Elements outside the table give NaN where ``numbers`` is traced.
@@ -75,7 +76,8 @@ def form_factors(numbers: Array, g: Array, *, table: str = "kirkland") -> Array:
 
     References:
       Kirkland (2010), Advanced Computing in Electron Microscopy, appendix C. Lobato and Van Dyck (2014), Acta Cryst. A
-      70, 636. Peng, Ren, Dudarev and Whelan (1996), Acta Cryst. A 52, 257, table 1.
+      70, 636. Peng, Ren, Dudarev and Whelan (1996), Acta Cryst. A 52, 257, table 1. Doyle and Turner (1968), Acta
+      Cryst. A 24, 390.
 
     Example:
       >>> f = form_factors(jnp.array([14]), jnp.array([0.0]))
@@ -97,15 +99,22 @@ def form_factors(numbers: Array, g: Array, *, table: str = "kirkland") -> Array:
     return (first * jnp.exp(-second * g2 / 4.0)).sum(axis=-1)  # the table's variable is s = g / 2
 
 
+def elements(table: str) -> np.ndarray:
+    """Atomic numbers that ``table`` holds, int [n]."""
+    return np.flatnonzero(np.isfinite(_table(table)).all(axis=1))
+
+
 def check_elements(numbers: Array, *, table: str = "kirkland") -> None:
     """Raises a ValueError if ``table`` is unknown or lacks an element; traced ``numbers`` pass unseen."""
     if table not in TABLES:
         raise ValueError(f"table: expected one of {', '.join(TABLES)}, got {table!r}")
     if isinstance(numbers, jax.core.Tracer):
         return
-    missing = sorted({int(z) for z in np.ravel(numbers) if not 1 <= z <= TABLES[table]})
+    held = set(elements(table).tolist())
+    missing = sorted({int(z) for z in np.ravel(numbers)} - held)
     if missing:
-        raise ValueError(f"numbers: the table {table!r} holds elements 1 to {TABLES[table]}, not {missing}")
+        extent = f"elements 1 to {TABLES[table]}" if len(held) == TABLES[table] else f"{len(held)} elements"
+        raise ValueError(f"numbers: the table {table!r} holds {extent}, not {missing}")
 
 
 def debye_waller(crystal: Crystal, hkl: Array) -> Array:
@@ -204,7 +213,9 @@ def _reflections(crystal: Crystal, hkl: Array) -> tuple[Array, Array, Array]:
 
 @functools.cache
 def _table(name: str) -> np.ndarray:
-    """Coefficients float64 [Z + 1, k] in the order of the file; row 0 is NaN so that row number is atomic number."""
+    """Coefficients float64 [Z + 1, k] in the order of the file; row number is atomic number, NaN for missing ones."""
     path = Path(__file__).parent / "tables" / f"{name}.txt"
-    rows = np.loadtxt(path, comments="#", usecols=range(2, 14 if name == "kirkland" else 12), ndmin=2)
-    return np.concatenate([np.full((1, rows.shape[1]), np.nan), rows])
+    rows = np.loadtxt(path, comments="#", usecols=(0, *range(2, _COLUMNS[name])), ndmin=2)
+    out = np.full((TABLES[name] + 1, rows.shape[1] - 1), np.nan)
+    out[rows[:, 0].astype(int)] = rows[:, 1:]
+    return out

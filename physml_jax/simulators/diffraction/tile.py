@@ -14,8 +14,11 @@ import numpy as np
 
 from physml_jax.core.precision import matmul
 from physml_jax.simulators.diffraction import beams, chebyshev
-from physml_jax.simulators.diffraction.zone import Zone
+from physml_jax.simulators.diffraction.zone import Zone, excite
 
+#: Beams that are propagated exactly in each tile, and the largest number of others that perturb them.
+NUM_STRONG = 256
+NUM_WEAK = 768
 #: Weak beams never come closer to the Bragg condition than this over their tile, 1/angstrom: 1/s diverges there.
 WEAK_LIMIT = 0.005
 
@@ -24,11 +27,12 @@ class Tile(NamedTuple):
     """The plan of one tile. n strong beams (padded), m weak ones (padded), P tilts, T thicknesses, K terms.
 
     Attributes:
-      strong: int32 [n, 2], (p, q) of the strong beams; required ones first, in their order.
+      strong: int32 [n, d], (p, q) or (p, q, l) of the strong beams; required ones first, in their order.
       present: [n], 1 for a beam, 0 for padding.
-      weak: int32 [m, 2].
+      weak: int32 [m, d].
       inverse: [m], mean of 1/s over the tile in angstrom; 0 for padding.
-      detuning: [n, P], (s - c) / h; 0 for padding.
+      detuning: [n, P], (s - c) / h; 0 for padding. With obliquity s m^2 in place of s.
+      obliquity: [n, P], 1 for padding; ``None`` where all are 1.
       expansion: the Chebyshev plan.
     """
 
@@ -37,6 +41,7 @@ class Tile(NamedTuple):
     weak: np.ndarray
     inverse: np.ndarray
     detuning: np.ndarray
+    obliquity: np.ndarray | None
     expansion: chebyshev.Expansion
 
 
@@ -48,12 +53,15 @@ def bucket(n: int) -> int:
 
 def effective_coupling(table, strong, present, weak, inverse, matmul):
     """V_eff [n, n] from the table of differences. NumPy or JAX arrays alike; ``matmul`` is the product to use."""
-    width, flat = table.shape[1], table.reshape(-1)
-    middle = (table.shape[0] // 2) * width + width // 2
+    flat = table.reshape(-1)
+    strides = np.cumprod((1, *table.shape[:0:-1]))[::-1]
+    middle = int((np.array(table.shape) // 2) @ strides)
+
+    def place(rows):
+        return sum(rows[:, i] * int(stride) for i, stride in enumerate(strides))
 
     def between(rows, columns):  # the place of a difference in the flattened grid is a difference of places
-        place = rows[:, 0] * width + rows[:, 1]
-        return flat[place[:, None] - (columns[:, 0] * width + columns[:, 1])[None, :] + middle]
+        return flat[place(rows)[:, None] - place(columns)[None, :] + middle]
 
     v = between(strong, strong)
     if weak.shape[0]:
@@ -70,6 +78,7 @@ def plan_tile(
     num_weak: int,
     dtype: np.dtype,
     tolerance: float,
+    margin: float = 0.0,
 ) -> tuple[Tile, np.ndarray]:
     """Chooses the beams of one tile and plans its expansion.
 
@@ -81,11 +90,12 @@ def plan_tile(
       num_weak: largest number of weak beams.
       dtype: precision of the calculation, float32 or float64.
       tolerance: first neglected Chebyshev coefficient.
+      margin: fraction by which spectrum and largest thickness may grow before the expansion is too short.
 
     Returns:
       The tile and its V_eff, [n, n].
     """
-    errors = beams.excitation_errors(pool @ zone.layer.vectors, tilts, zone.wave_number)
+    errors, obliquity = excite(zone, pool, tilts)
     n = bucket(len(pool) if num_strong is None else num_strong)
     if n >= len(pool):
         others = np.setdiff1d(np.arange(len(pool)), zone.required)
@@ -106,11 +116,37 @@ def plan_tile(
     present = np.pad(np.ones(len(strong)), (0, pad))
     table = zone.coupling.astype(dtype if zone.kind == "real" else np.result_type(dtype, np.complex64))
     v = effective_coupling(table, strong_pq, present.astype(dtype), weak_pq, inverse.astype(dtype), _product)
+    if zone.mean_absorption:
+        v = v + 1j * np.asarray(zone.mean_absorption * np.diag(present), v.real.dtype)
     bounds = chebyshev.spectral_bounds(v[: len(strong), : len(strong)], zone.kind)
     s = errors[:, strong]
+    if obliquity is not None:
+        m = obliquity[:, strong]
+        s = s * m**2
+        bounds = _stretched(bounds, float(m.max()) ** 2)
+        obliquity = np.pad(m, ((0, 0), (0, pad)), constant_values=1.0).T
     expansion = chebyshev.expand(s, zone.thicknesses, bounds, tolerance=tolerance)
+    if margin:
+        limit = (1 + margin) * zone.thicknesses.max()
+        series = chebyshev.expand(
+            s,
+            np.append(zone.thicknesses, limit),
+            bounds,
+            tolerance=tolerance,
+            half_width=(1 + margin) * expansion.half_width,
+        )
+        expansion = series._replace(
+            coefficients=series.coefficients[:-1], attenuation=series.attenuation[:-1], thicknesses=zone.thicknesses
+        )
     detuning = np.pad((s - expansion.centre[:, None]) / expansion.half_width, ((0, 0), (0, pad))).T
-    return Tile(strong_pq, present, weak_pq, inverse, detuning, expansion), v
+    return Tile(strong_pq, present, weak_pq, inverse, detuning, obliquity, expansion), v
+
+
+def _stretched(bounds: tuple[float, float, float, float], factor: float) -> tuple[float, float, float, float]:
+    """Bounds of m V m for all m with m^2 <= ``factor``. No shift fits all m, so the imaginary part gets none."""
+    low, high, imag_low, imag_high = bounds
+    imag = max(abs(imag_low), abs(imag_high)) * factor
+    return min(low, low * factor), max(high, high * factor), -imag, imag
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -8,10 +8,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from physml_jax.simulators.diffraction import beams, chebyshev, scattering
+from physml_jax.simulators.diffraction import absorption as loss
+from physml_jax.simulators.diffraction import beams, chebyshev, excitation, scattering
 from physml_jax.simulators.diffraction import crystal as geometry
 from physml_jax.simulators.diffraction.crystal import Crystal
+from physml_jax.simulators.diffraction.excitation import DEFAULT, Conventions
 
+#: Accelerating voltages that the formulas are used for, kV.
+VOLTAGES_KV = (30.0, 1000.0)
+#: Longest reflection that the tables of form factors hold, 1/angstrom.
+TABLE_END = 12.0
 #: Radius of the pool of beams, 1/angstrom: for heavy elements in small cells (2.75 leaves 0.16 in tungsten).
 MAX_G = 4.0
 #: The pool of the convergence check is wider by this factor.
@@ -25,22 +31,31 @@ class Zone(NamedTuple):
 
     Attributes:
       layer: the zero layer.
-      wave_number: K = 1 / lambda, 1/angstrom.
+      wave_number: K = 1 / lambda, 1/angstrom; with refraction that inside the crystal.
       kind: symmetry of the coupling.
       coupling: [2 a + 1, 2 b + 1], U_g / 2K by difference (p, q) of two beams, origin in the middle and 0 there; real
-        for kind "real", otherwise complex.
+        for kind "real", otherwise complex. With higher layers a third axis.
       mean_absorption: Im U_0 / 2K, 1/angstrom.
       thicknesses: [T], angstrom.
-      pool: int [n, 2], beams that count; the incident one first.
+      pool: int [n, d], beams (p, q) that count, with higher layers (p, q, l); the incident one first.
       required: int [R], numbers in the pool of the incident beam and of other wanted reflections.
       outputs: places in ``required`` of the wanted reflections.
-      half_width: half the width of the image, 1/angstrom.
+      half_width: half the width of the image, 1/angstrom; 0 for a list of tilts.
+      shape: of the tilts that were asked for, [H, W] for an image.
       tilts: [P, 2], one tilt per orbit of the symmetry.
       groups: int [C, p], numbers of the tilts of each tile; short tiles repeat their last.
       unfold: int32 [H W], place of every pixel among the C p tilts.
+      folded: whether symmetry left out tilts.
       hkl: int32 [u, 3], reflections of ``coupling``, (0, 0, 0) first.
       position: int32 [u], their places in the flattened ``coupling``.
       turns: [u], phase in turns by which U_g is multiplied to shift the origin.
+      origin: [3], fractional, the origin of the calculation.
+      zone_axis: integers [uvw].
+      rows: int [d, 3], Miller indices of the basis of ``pool``.
+      basis: [d, 3], the basis in the beam frame, 1/angstrom.
+      normal: [3], foil normal in the beam frame.
+      mean_potential: Re U_0 in 1/angstrom^2.
+      conventions: see there.
     """
 
     layer: beams.ZeroLayer
@@ -53,12 +68,21 @@ class Zone(NamedTuple):
     required: np.ndarray
     outputs: tuple[int, ...]
     half_width: float
+    shape: tuple[int, ...]
     tilts: np.ndarray
     groups: np.ndarray
     unfold: np.ndarray
+    folded: bool
     hkl: np.ndarray
     position: np.ndarray
     turns: np.ndarray
+    origin: np.ndarray
+    zone_axis: tuple[int, int, int]
+    rows: np.ndarray
+    basis: np.ndarray
+    normal: np.ndarray
+    mean_potential: float
+    conventions: Conventions
 
 
 def prepare(
@@ -74,53 +98,96 @@ def prepare(
     max_g: float,
     form_factors: str,
     check: bool,
+    conventions: Conventions = DEFAULT,
+    tilts: np.ndarray | None = None,
+    fold: bool = True,
+    use_inversion: bool = True,
 ) -> Zone:
     """Calculates potential, symmetry and tilts of a zone axis; the arguments are those of ``bloch.lacbed``.
 
     Args:
       check: whether the coefficients for a pool that is wider by ``CHECK_FACTOR`` are wanted as well.
+      tilts: [..., 2], directions of incidence in place of a square image, 1/angstrom.
+      fold: whether symmetry may leave out tilts.
+      use_inversion: whether real arithmetic may be used where the projection has an inversion centre.
 
     Raises:
       ValueError: see ``bloch.lacbed``.
     """
     thicknesses = _check_settings(voltage_kv, half_width, num_pixels, thicknesses, reflections, absorption, max_g)
-    layer = beams.zero_layer(crystal, zone_axis)
+    has_holz = conventions.laue_zones > 0
+    layer = beams.zero_layer(crystal, zone_axis, azimuth_deg=conventions.azimuth_deg, in_space=has_holz)
+    half_width = 3.0 * layer.shortest if half_width is None else float(half_width)
+    given = beams.tilt_grid(half_width, num_pixels) if tilts is None else _check_tilts(tilts)
+    vacuum = 1.0 / scattering.wavelength(float(voltage_kv))
+    if np.sqrt((given**2).sum(axis=-1).max()) >= 0.9 * vacuum:
+        raise ValueError(f"tilts: expected less than {0.9 * vacuum:.1f} 1/angstrom, got {np.abs(given).max():g}")
     pool = beams.beams_within(layer, max_g)
-    wanted = [beams.beam_of(layer, r) for r in reflections]
-    required, outputs = _required(pool, wanted, reflections)
+    wanted = [beams.beam_of(layer, r, in_space=has_holz) for r in reflections]
+    rows, vectors = layer.hkl, np.pad(layer.vectors, ((0, 0), (0, 1)))
+    if has_holz:
+        higher = beams.laue_zones(
+            layer,
+            conventions.laue_zones,
+            given.reshape(-1, 2),
+            vacuum,
+            max_error=conventions.max_holz_error,
+            max_g=TABLE_END / 2,
+        )
+        pool = np.concatenate([np.pad(pool, ((0, 0), (0, 1))), higher])
+        rows, vectors = np.concatenate([rows, layer.holz_hkl[None]]), np.concatenate([vectors, layer.holz_shift[None]])
+    required, outputs = _required(pool, [w[: pool.shape[1]] for w in wanted], reflections)
 
-    # Differences of two beams reach twice as far as the beams.
-    pq = beams.beams_within(layer, 2 * max_g * (CHECK_FACTOR if check else 1.0))
-    size = 2 * np.abs(pq).max(axis=0) + 1
-    position = (pq[:, 0] + size[0] // 2) * size[1] + pq[:, 1] + size[1] // 2
-    hkl = pq @ layer.hkl
+    pq, size, position = _differences(layer, pool, vectors, 2 * max_g * (CHECK_FACTOR if check else 1.0))
+    hkl = pq @ rows
     factors = structure_factors(crystal, hkl, form_factors)
-    _check_symmetry(layer, pq, factors)
-    turns = np.zeros(len(hkl)) if layer.inversion is None else hkl @ layer.inversion / 2
-    factors = factors * np.exp(2j * np.pi * turns)
+    flat_layer = pq[:, 2] == 0 if has_holz else slice(None)
+    _check_symmetry(layer, pq[flat_layer][:, :2], factors[flat_layer])
+    origin = np.zeros(3) if layer.inversion is None else layer.inversion / 2
+    turns = hkl @ origin
+    shift = np.exp(2j * np.pi * turns)
+    factors = factors * shift
     scale = np.abs(factors).max()
-    is_real = bool(np.abs(factors.imag).max() <= 1e-9 * scale)
+    is_real = use_inversion and bool(np.abs(factors.imag).max() <= 1e-9 * scale)
     kind: chebyshev.Kind = (
         ("real" if is_real else "hermitian") if absorption == 0 else ("symmetric" if is_real else "general")
     )
     with jax.enable_x64(True):
         volume = float(jax.jit(geometry.volume)(np.asarray(crystal.cell, np.float64)))
-    wave_number = 1.0 / scattering.wavelength(float(voltage_kv))
-    u = factors * (scattering.relativistic_factor(float(voltage_kv)) / (np.pi * volume))
-    u = (u.real if is_real else u) * (1.0 if absorption == 0 else 1.0 + 1j * absorption) / (2 * wave_number)
-    flat = np.zeros(size[0] * size[1], u.dtype)
+        made = jax.jit(excitation.beam_geometry, static_argnames=("zone_axis", "conventions"))(
+            np.asarray(crystal.cell, np.float64),
+            rows.astype(np.float64),
+            zone_axis=_integers(zone_axis),
+            conventions=conventions,
+        )
+    gamma = scattering.relativistic_factor(float(voltage_kv))
+    u = (factors.real if is_real else factors) * (gamma / (np.pi * volume))
+    mean_potential = float(np.real(u[0]))
+    wave_number = float(np.sqrt(vacuum**2 + mean_potential)) if conventions.mean_inner_potential else vacuum
+    if absorption > 0 and conventions.absorption_model == "thermal":
+        lost = structure_factors(crystal, hkl, form_factors, absorptive=True) * shift
+        u = u + 1j * (absorption * gamma**2 / (2 * np.pi * volume * vacuum)) * (lost.real if is_real else lost)
+    elif absorption > 0:
+        u = u * (1.0 + 1j * absorption)
+    u = u / (2 * wave_number)
+    flat = np.zeros(int(np.prod(size)), u.dtype)
     flat[position[1:]] = u[1:]
 
-    half_width = 3.0 * layer.shortest if half_width is None else float(half_width)
-    bright = required.size == 1
-    rotations = [r for r in layer.rotations if _keeps(r, layer, wanted)]
-    if bright and outputs == (0,):  # reciprocity: the bright field of A and of its transpose is the same
-        rotations = rotations + [-r for r in rotations]
-    first, place = beams.fold(num_pixels, np.array(rotations))
-    tilts = beams.tilt_grid(half_width, num_pixels).reshape(-1, 2)[first]
-    num_tiles = -(-len(tilts) // TILE_SIZE)
-    groups = beams.tiles(tilts, -(-len(tilts) // num_tiles))
-    where = np.empty(len(tilts), np.int64)
+    rotations = [np.eye(2)]
+    keeps_normal = conventions.foil_normal is None or np.abs(np.asarray(made[1])[:2]).max() < 1e-9
+    if fold and tilts is None and keeps_normal:
+        rotations = [r for r in layer.rotations if _keeps(r, layer, wanted)]
+        if required.size == 1 and outputs == (0,) and not has_holz:
+            # Reciprocity: the bright field of A and of its transpose is the same.
+            rotations = rotations + [-r for r in rotations]
+    if tilts is None:
+        first, place = beams.fold(num_pixels, np.array(rotations))
+    else:
+        first = place = np.arange(given.size // 2)
+    chosen = given.reshape(-1, 2)[first]
+    num_tiles = -(-len(chosen) // TILE_SIZE)
+    groups = beams.tiles(chosen, -(-len(chosen) // num_tiles))
+    where = np.empty(len(chosen), np.int64)
     where[groups.reshape(-1)[::-1]] = np.arange(groups.size)[::-1]
     return Zone(
         layer=layer,
@@ -132,18 +199,74 @@ def prepare(
         pool=pool,
         required=required,
         outputs=outputs,
-        half_width=half_width,
-        tilts=tilts,
+        half_width=half_width if tilts is None else 0.0,
+        shape=given.shape[:-1],
+        tilts=chosen,
         groups=groups,
         unfold=where[place].astype(np.int32),
+        folded=len(chosen) < given.size // 2,
         hkl=hkl.astype(np.int32),
         position=position.astype(np.int32),
         turns=turns,
+        origin=origin,
+        zone_axis=_integers(zone_axis),
+        rows=rows.astype(np.int32),
+        basis=np.asarray(made[0]),
+        normal=np.asarray(made[1]),
+        mean_potential=mean_potential,
+        conventions=conventions,
     )
 
 
+def wider_pool(zone: Zone, max_g: float) -> np.ndarray:
+    """The pool of a zone with further beams of the zero layer behind it, [n, d]: the beams of ``zone.pool`` keep their
+    numbers.
+    """
+    pq = beams.beams_within(zone.layer, max_g)
+    pq = np.pad(pq, ((0, 0), (0, zone.pool.shape[1] - 2)))
+    known = {tuple(row) for row in zone.pool.tolist()}
+    return np.concatenate([zone.pool, pq[[tuple(row) not in known for row in pq.tolist()]]])
+
+
+def excite(zone: Zone, pool: np.ndarray, tilts: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Diagonal and obliquity [P, n] of beams (p, q) or (p, q, l), float64."""
+    return excitation.excitation(pool @ zone.basis, tilts, zone.wave_number, zone.normal, zone.conventions)
+
+
+def _integers(zone_axis) -> tuple[int, int, int]:
+    axis = np.asarray(zone_axis).astype(int)
+    return tuple(int(i) for i in axis // int(np.gcd.reduce(np.abs(axis))))
+
+
+def _differences(layer, pool, vectors, radius) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences of beams (the origin first), shape of their grid, places in the flattened grid."""
+    if pool.shape[1] == 2:
+        pq = beams.beams_within(layer, radius)  # they reach twice as far as the beams
+        size = 2 * np.abs(pq).max(axis=0) + 1
+    else:
+        limit = np.ptp(pool, axis=0)
+        flat = beams.beams_within(layer, radius)
+        limit[:2] = np.maximum(limit[:2], np.abs(flat).max(axis=0))
+        n = np.stack(np.meshgrid(*(np.arange(-m, m + 1) for m in limit), indexing="ij"), axis=-1).reshape(-1, 3)
+        g = np.sqrt(((n @ vectors) ** 2).sum(axis=1))
+        n, g = n[g <= TABLE_END], g[g <= TABLE_END]
+        pq = n[np.argsort(np.round(g, 9), kind="stable")]
+        size = 2 * limit + 1
+    place, middle = beams.places(pq, tuple(size))
+    return pq, size, place + middle
+
+
+def _check_tilts(tilts) -> np.ndarray:
+    tilts = np.asarray(tilts, np.float64)
+    if tilts.ndim < 2 or tilts.shape[-1] != 2 or tilts.size == 0 or not np.all(np.isfinite(tilts)):
+        raise ValueError(f"tilts: expected finite numbers of shape [..., 2], got shape {tilts.shape}")
+    return tilts
+
+
 def _check_settings(voltage_kv, half_width, num_pixels, thicknesses, reflections, absorption, max_g) -> np.ndarray:
-    for name, value in (("voltage_kv", voltage_kv), ("max_g", max_g), ("half_width", half_width)):
+    if not VOLTAGES_KV[0] <= voltage_kv <= VOLTAGES_KV[1]:
+        raise ValueError(f"voltage_kv: expected {VOLTAGES_KV[0]:g} to {VOLTAGES_KV[1]:g}, got {voltage_kv!r}")
+    for name, value in (("max_g", max_g), ("half_width", half_width)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise ValueError(f"{name}: expected a positive number, got {value!r}")
     if num_pixels < 1:
@@ -173,7 +296,8 @@ def _required(pool, wanted, reflections) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def _keeps(rotation, layer, wanted) -> bool:
-    return all(np.allclose(rotation @ (pq @ layer.vectors), pq @ layer.vectors, atol=1e-6) for pq in wanted)
+    g = [pq[:2] @ layer.vectors + (pq[2] if len(pq) > 2 else 0) * layer.holz_shift[:2] for pq in wanted]
+    return all(np.allclose(rotation @ v, v, atol=1e-6) for v in g)
 
 
 def _check_symmetry(layer: beams.ZeroLayer, pq: np.ndarray, factors: np.ndarray) -> None:
@@ -194,8 +318,12 @@ def _check_symmetry(layer: beams.ZeroLayer, pq: np.ndarray, factors: np.ndarray)
             )
 
 
-def structure_factors(crystal: Crystal, hkl: np.ndarray, table: str) -> np.ndarray:
-    """F_g in float64 by a program for few shapes: rows in blocks, atoms padded, one of each Friedel pair."""
+def structure_factors(crystal: Crystal, hkl: np.ndarray, table: str, *, absorptive: bool = False) -> np.ndarray:
+    """F_g in float64 by a program for few shapes: rows in blocks, atoms padded, one of each Friedel pair.
+
+    ``absorptive`` asks for ``absorption.absorptive_structure_factors`` in their place.
+    """
+    function = loss.absorptive_structure_factors if absorptive else scattering.structure_factors
     scattering.check_elements(np.asarray(crystal.numbers), table=table)
     half = (hkl[:, 0] > 0) | ((hkl[:, 0] == 0) & ((hkl[:, 1] > 0) | ((hkl[:, 1] == 0) & (hkl[:, 2] >= 0))))
     rows = hkl[half]
@@ -221,7 +349,7 @@ def structure_factors(crystal: Crystal, hkl: np.ndarray, table: str) -> np.ndarr
         translations=np.zeros((0, 3)),
     )
     with jax.enable_x64(True):
-        compiled = jax.jit(scattering.structure_factors, static_argnames=("table",))
+        compiled = jax.jit(function, static_argnames=("table",))
         values = np.concatenate([np.asarray(compiled(padded, b.astype(np.float64), table=table)) for b in blocks])
     values = values[: len(rows)]
     if not np.all(np.isfinite(values)):
