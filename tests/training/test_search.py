@@ -157,17 +157,17 @@ def test_the_best_survive():
 
 
 def test_members_under_one_vmap_are_what_they_are_alone(bench):
-    """Four steps at three learning rates, one of another seed, against the experiment of each candidate on the same
+    """Four steps at two learning rates, one of another seed, against the experiment of each candidate on the same
     batches: its own optimizer with its own rate, as ``train.py`` builds it."""
     mesh, c = sharding.make_mesh(), config(map_members="vmap")
     values = {"data.kwargs.copies": 2, "model.kwargs.norm": True}
     experiment = groups.group_experiment(c, values)
     programs = groups.make_programs(experiment, mesh)
     assert programs.at_once
-    rates, replicas = [0.1, 1e-2, 1e-3], [0, 1, 0]
+    rates, replicas = [0.1, 1e-3], [0, 1]
     source = groups._source(experiment, bench, mesh)
     state = programs.init(jnp.asarray(replicas, jnp.int32))
-    finite = jnp.ones(3, bool)
+    finite = jnp.ones(2, bool)
     batches = [source.batch(i) for i in range(4)]
     for i, batch in enumerate(batches):
         arguments = (jnp.asarray(rates, jnp.float32), jnp.asarray(replicas, jnp.int32), batch)
@@ -186,7 +186,7 @@ def test_members_under_one_vmap_are_what_they_are_alone(bench):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mine.mutable, single.mutable)
     # The comparison can fail: another rate or another seed is elsewhere.
     kernel = np.asarray(state.params["Dense_0"]["kernel"])
-    assert np.abs(kernel[0] - kernel[2]).max() > 1e-2 and np.abs(kernel[1] - kernel[2]).max() > 1e-2
+    assert np.abs(kernel[0] - kernel[1]).max() > 1e-2
 
 
 def test_validation_images_and_their_copies_are_never_trained_on(bench):
