@@ -35,7 +35,7 @@ def read_image(path: str | Path) -> np.ndarray:
         pixels = np.asarray(_load(path))
     except Exception as error:  # readers fail in many ways, and each means that this file is no image
         raise ValueError(f"{path}: not readable as an image ({error})") from error
-    return _grey(pixels, path)
+    return grey(pixels, path)
 
 
 def square(image: np.ndarray, *, pixels: int, crop: int | None = None) -> np.ndarray:
@@ -83,7 +83,8 @@ def _load(path: Path) -> np.ndarray:
         return np.asarray(file.convert("RGBA") if file.mode == "P" else file)
 
 
-def _grey(pixels: np.ndarray, path: Path) -> np.ndarray:
+def grey(pixels: np.ndarray, path: Path) -> np.ndarray:
+    """An array from a file as a grey image, float32 [H, W]; refusals as of ``read_image``, which name ``path``."""
     if pixels.dtype.kind not in "buif":
         raise ValueError(f"{path}: expected numbers, got {pixels.dtype}")
     if not pixels.size:
