@@ -1,6 +1,7 @@
 """Bloch waves: the shared-matrix Chebyshev product against batched eigendecomposition, in one run on one machine.
 
     python benchmarks/bloch.py
+    python benchmarks/bloch.py conventions      the size of each choice in ``excitation.Conventions``
 
 Bright field of SrTiO3 [001], 200 kV, 450 angstrom, 128 x 128 tilts without use of symmetry, about 200 beams. JAX's
 batched complex eigh runs on a subset of the tilts and is scaled by their number (``eigh_tilts``). Compilation is timed
@@ -15,6 +16,7 @@ pass.
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -166,7 +168,48 @@ def gradient(dtype, *, absorption, every_beam, repeats=5):
     )
 
 
+def conventions():
+    """Largest change of the intensities that each choice makes: bright field and two dark fields, two thicknesses."""
+    cases = (
+        ("216_AsGa_COD9008845", (1, 1, 0), [(0, 0, 0), (1, -1, 1), (0, 0, 2)], (1.0, 1.0, 0.8165)),
+        ("221_O3SrTi_COD9006864", (0, 0, 1), [(0, 0, 0), (1, 0, 0), (1, 1, 0)], (0.577, 0.0, 1.0)),
+    )
+    base = dict(num_pixels=12, max_g=2.0, num_checks=0, thicknesses=(300.0, 600.0), dtype="float64", num_strong=None)
+    for name, zone_axis, reflections, oblique in cases:
+        crystal = read_cif(CIFS / f"{name}.cif")
+
+        def run(*, changed=None, convention=None, fixed=(crystal, zone_axis, reflections), **settings):
+            settings = {**base, "zone_axis": fixed[1], "reflections": fixed[2], **settings}
+            made = bloch.Conventions(**(convention or {}))
+            return bloch.lacbed(fixed[0] if changed is None else changed, conventions=made, **settings).intensities
+
+        plain = run()
+        along_tilted = tuple(t / np.cos(np.deg2rad(30.0)) for t in base["thicknesses"])
+        upright = tuple(float(i) for i in zone_axis)
+        hot = crystal._replace(b_iso=np.asarray(crystal.b_iso) + 0.1)
+        pairs = {
+            "table lobato": (run(form_factors="lobato"), plain),
+            "table peng": (run(form_factors="peng"), plain),
+            "table doyle_turner": (run(form_factors="doyle_turner"), plain),
+            "excitation error along the beam": (run(convention=dict(excitation_error="beam")), plain),
+            "excitation error along the normal": (run(convention=dict(excitation_error="normal")), plain),
+            "refraction": (run(convention=dict(mean_inner_potential=True)), plain),
+            "thickness along the normal": (run(convention=dict(foil_normal=upright)), plain),
+            "foil at 30 degrees": (run(convention=dict(foil_normal=oblique)), run(thicknesses=along_tilted)),
+            "first Laue zone": (run(convention=dict(laue_zones=1), num_strong=256), run(num_strong=256)),
+            "thermal absorption": (run(convention=dict(absorption_model="thermal"), absorption=1.0), plain),
+            "proportional absorption, 5 %": (run(absorption=0.05), plain),
+            "B + 0.1": (run(changed=hot), plain),
+        }
+        for choice, (ours, reference) in pairs.items():
+            yield dict(case=name.split("_")[1], choice=choice, largest_change=float(np.abs(ours - reference).max()))
+
+
 def main():
+    if sys.argv[1:] == ["conventions"]:
+        for case in conventions():
+            print(json.dumps(case), flush=True)
+        return
     device = jax.devices()[0]
     for is_real in (True, False):
         for dtype in ("float32", "float64"):

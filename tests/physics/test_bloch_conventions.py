@@ -433,3 +433,13 @@ def test_amplitudes_refuse_a_folded_plan():
         bloch.intensities(crystal, plan, bloch.Conditions(absorption=np.array(0.1)))
     with pytest.raises(ValueError, match="thicknesses"):
         bloch.intensities(crystal, plan, bloch.Conditions(np.ones(2)))
+
+
+@pytest.mark.parametrize("table", list(scattering.TABLES))
+def test_every_table_serves(table):
+    """Patterns differ by as much as the tables do; the oldest has no hydrogen, which pads lists of atoms elsewhere."""
+    settings = dict(max_g=0.7, num_strong=None, num_checks=0, tilts=np.array([[0.0, 0.0], [0.1, 0.2]]), dtype="float64")
+    crystal = load(GAAS)
+    ours = bloch.lacbed(crystal, form_factors=table, **settings).intensities
+    kirkland = bloch.lacbed(crystal, **settings).intensities
+    assert (np.abs(ours - kirkland).max() < 0.03) and (table == "kirkland" or np.abs(ours - kirkland).max() > 1e-6)

@@ -340,7 +340,7 @@ def structure_factors(crystal: Crystal, hkl: np.ndarray, table: str, *, absorpti
     padded = crystal._replace(
         cell=np.asarray(crystal.cell, np.float64),
         positions=pad(crystal.positions, 0.0),
-        numbers=pad(crystal.numbers, 1),
+        numbers=pad(crystal.numbers, int(np.asarray(crystal.numbers)[0])),  # not every table holds hydrogen
         occupancies=pad(crystal.occupancies, 0.0),
         b_iso=pad(crystal.b_iso, 0.0),
         u_aniso=pad(crystal.u_aniso, 0.0),
