@@ -104,7 +104,7 @@ def get_config(arg: str = ""):
             "optim": {"learning_rate": (1e-2, 1e-3, 1e-4)},
         },
         "num_candidates": 48,  # whole groups that differ in the learning rate only
-        "rungs": (600, 1800, 5400),  # training images that a candidate has seen when it is judged
+        "rungs": (1200, 3600, 10_800),  # training images that a candidate has seen when it is judged
         "keep": 0.25,  # fraction of a rung's candidates that go on
         "validation_fraction": 0.2,  # of the training images of each class
         "score": "accuracy",  # on them; or "balanced_accuracy"
