@@ -111,11 +111,12 @@ def data(arg: str, variants: tuple[str, ...], *, pixels: int = 800, grid: float 
     if arg == "stream":
         _stream(c)
     if arg == "smoke":
-        c.data.kwargs.pixels = 64
-        c.data.kwargs.num_spots = 32
+        c.data.kwargs.pixels = 32
+        c.data.kwargs.level = "clean"  # every effect is compiled
+        c.data.kwargs.num_spots = 16
         c.data.kwargs.num_rotations = 1
         c.data.batch_size = 8
-        c.data.probes = {"validation": {}}
+        c.data.probes = {}
         c.report.kwargs.num_resamples = 100
         c.report.max_reference = 148
     if arg in ("paper", "folder", "frozen"):

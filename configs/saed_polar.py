@@ -35,7 +35,7 @@ def get_config(arg: str = ""):
         c.model.kwargs.num_radii = 16
         c.model.kwargs.num_angles = 24
         c.model.kwargs.features = 4
-        c.model.kwargs.r_max = 31.0
+        c.model.kwargs.r_max = 15.0
     if arg == "paper":
         c.model.kwargs.num_radii = 256
         c.model.kwargs.num_angles = 384
