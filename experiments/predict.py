@@ -15,10 +15,13 @@ CIF = flags.DEFINE_list("cif", [], "Candidate crystals: CIF files separated by c
 PHASES = flags.DEFINE_list("phases", [], "Candidates by name: phases of the Pu-Zr set, or all; all if --cif is absent.")
 CENTRE = flags.DEFINE_string("centre", None, "x,y of the direct beam in pixels of the file; by default found.")
 CROP = flags.DEFINE_string("crop", "0,0,0,0", "left,top,right,bottom: pixels cut off, for example a line of text.")
-SCALE_ERROR = flags.DEFINE_float("scale_error", 0.01, "Relative standard deviation of the scale.")
-MAX_ERROR = flags.DEFINE_float("max_excitation_error", 0.03, "Of the spots that are seen, 1/angstrom.")
+SCALE_ERROR = flags.DEFINE_float("scale_error", 0.01, "Relative standard deviation of the scale.", lower_bound=1e-6)
+MAX_ERROR = flags.DEFINE_float(
+    "max_excitation_error", 0.03, "Of the spots that are seen, 1/angstrom.", lower_bound=1e-3
+)
 THRESHOLD = flags.DEFINE_float("threshold", 7.0, "Least height of a spot, in standard deviations of its surroundings.")
-FRAME = flags.DEFINE_integer("frame", 0, "Number of the image in a file with several.")
+FRAME = flags.DEFINE_integer("frame", 0, "Number of the image in a file with several.", lower_bound=0)
+NETWORK = flags.DEFINE_string("network", None, "Work directory of a trained classification of saed, asked as well.")
 
 
 def saed(path):
@@ -43,8 +46,13 @@ def saed(path):
     priors = Priors(SCALE_ERROR.value, scale * max(1.0, pattern.centre.uncertainty), ellipticity=0.01)
     options = {"voltage_kv": voltage, "max_excitation_error": MAX_ERROR.value}
     result = indexing.index_spots(pattern.spots, crystals, pattern.view, priors=priors, **options)
+    network = None
+    if NETWORK.value:
+        from physml_jax.training import asking
+
+        network = asking.probabilities(NETWORK.value, image, pattern)
     return reports.make_report(
-        image, pattern, result, names, crystals, source=Path(path).name, scale_note=note, network=None, **options
+        image, pattern, result, names, crystals, source=Path(path).name, scale_note=note, network=network, **options
     )
 
 
