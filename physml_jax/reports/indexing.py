@@ -13,6 +13,8 @@ from physml_jax.viz import indexing as figures
 
 #: A refined scale further off than this is worth a word.
 _SCALE_OFF = 0.01
+#: An answer of whose strong spots a smaller share is seen is doubtful.
+_SEEN = 0.5
 
 
 def make_report(
@@ -126,6 +128,11 @@ def _summary(pattern, result, names, scale_note, network):
             f" wrong. {verdict}"
         )
     lines = [verdict, *_undecided(result, names), *lines]
+    if result.significant and best.seen < _SEEN:
+        lines.append(
+            f"Doubtful: only {100 * best.seen:.0f} % of the strong spots that the answer predicts are seen. A wrong"
+            " scale or a crystal that is not among the candidates looks like this."
+        )
     off = best.factor - 1
     if abs(off) > max(_SCALE_OFF, 3 * best.errors[3]):
         lines.append(
