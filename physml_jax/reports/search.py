@@ -273,6 +273,7 @@ def _rung_table(rungs, judged) -> Table:
                 len(rung.numbers),
                 rung.budget,
                 failed,
+                _constant(rung),
                 float(np.median(scores["validation"])),
                 float(scores["validation"][best]),
                 float(scores["test"][best]),
@@ -285,14 +286,23 @@ def _rung_table(rungs, judged) -> Table:
         "candidates",
         "images",
         "not finite",
+        "one answer only",
         "median validation",
         "best validation",
         "its test",
         "rank correlation with the next rung",
         "minutes",
     )
-    caption = "Rungs. The rank correlation is over the candidates that went on, a narrow range of good ones."
+    caption = (
+        "Rungs. One answer only: the same class for all validation images. The rank correlation is over the candidates "
+        "that went on, a narrow range of good ones."
+    )
     return Table(caption, columns, rows)
+
+
+def _constant(rung: Answers) -> int:
+    """How many candidates give the same class to every validation image."""
+    return int((np.ptp(rung.answers["validation"], axis=1) == 0).sum())
 
 
 def _effect_table(effects, measured, budget) -> Table:
@@ -445,6 +455,9 @@ def _summary(config, values, rungs, judged, selected, reference, compared, whole
         f"set scores {gap:.4f} more on them than in truth, and {added:.4f} more than a network chosen by "
         "validation images would be reported with. In truth the two choices are worth "
         f"{whole.true_test.mean():.4f} (by test) and {whole.true_validation.mean():.4f} (by validation).",
+        f"Always the most frequent class is right for {np.bincount(labels['test']).max() / len(labels['test']):.4f} of "
+        f"the test images; at the end of the rungs {', '.join(str(_constant(r)) for r in rungs)} candidates had one "
+        "answer for all images.",
         "Effects of single options are of candidates early in training; what starts slowly is judged by that. Every "
         "candidate was trained once, so a single row of the ranking holds the luck of one seed.",
         f"Options of the selected network: {command(values[selected])}",

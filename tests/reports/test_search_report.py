@@ -79,6 +79,7 @@ def test_the_report_says_what_was_planted(found, tmp_path):
     gap = numbers["difference"]["test"]
     assert gap["low"] < 0.3 < gap["high"] and gap["low"] > 0
     assert "not to be told apart" not in " ".join(report.summary)
+    assert "at the end of the rungs 0, 0 candidates had one answer" in " ".join(report.summary)
     ranked = [row[1] for row in report.tables["ranking"].rows]
     assert len(ranked) == 12 == len(set(ranked)) and set(ranked[:3]) == set(found["rungs"][1].numbers.tolist())
 
