@@ -7,7 +7,7 @@ images decide, and the report says what that is worth. The values beside ``searc
 again at the end, beside the network that was found, and ``experiments/train.py`` with this config trains it alone.
 
 Default: 48 candidates (16 networks at three learning rates) at 64 pixels. Budgets count images and not epochs, so that
-turned copies and small batches cost what the others cost. Wall time and scores: docs/saed.md.
+turned copies and small batches cost what the others cost. Results of a smaller search: docs/saed.md.
 
 ``:paper``: every candidate at 800 pixels, the last rung as long as 20 epochs of the images that are not turned; for
 accelerators. ``:smoke``: seconds.
