@@ -46,26 +46,26 @@ def _matched(run):
     config["model"] = {"name": "template_matching", "kwargs": {}}
     ask = _matcher(data["kwargs"])
 
-    def window(name):
+    def told(name):
+        """What the matcher is told of a set of images: how wrong the scale may be, and whether the centre is known."""
         settings = data["kwargs"] | data["eval_kwargs"] | data["probes"].get(name, {})
-        levels = 0.02 if settings["level"] in ("distorted", "dynamical") else 0.0
-        return levels if settings["scale_error"] is None else settings["scale_error"]
+        off = settings["level"] in ("distorted", "dynamical")
+        error = settings["scale_error"]
+        return (0.02 if off else 0.0) if error is None else error, not off or settings["grid"] is not None
 
     probes = {}
     for name, probe in run.probes.items():
         print(f"matching {name}", flush=True)
-        probes[name] = probe._replace(predictions=ask(probe.examples, window(name)))
+        probes[name] = probe._replace(predictions=ask(probe.examples, *told(name)))
     print("matching the test images", flush=True)
-    predictions = ask(run.examples, window(""))
+    predictions = ask(run.examples, *told(""))
     return run._replace(
         name="template matching", config=config, history=[], predictions=predictions, probes=probes, member=0
     )
 
 
 def _matcher(settings):
-    """A function (examples, relative error of the scale) -> logits [N, 9] and sublogits [N, 9, Z]."""
-    import functools
-
+    """A function (examples, error of the scale, is the centre known?) -> logits [N, 9] and sublogits [N, 9, Z]."""
     import jax
     import numpy as np
 
@@ -82,14 +82,19 @@ def _matcher(settings):
     phase = np.asarray(library.phase)
     number = np.concatenate([np.arange(n) for n in np.bincount(phase)])
 
-    def ask(examples, error):
-        match = jax.jit(functools.partial(template_matching.match, lib=library, scale_window=error))
+    def ask(examples, error, centred):
+        @jax.jit
+        def match(images, scale):
+            centre = None if centred else template_matching.find_centre(images)
+            return template_matching.match(images, library, scale=scale, centre=centre, scale_window=error).scores
+
         images, scales, found = examples["image"][..., 0], examples["scale"], []
         for start in range(0, len(images), CHUNK.value):
             rows = np.arange(start, start + CHUNK.value) % len(images)  # one shape, one program
-            found.append(np.asarray(match(images[rows], scale=scales[rows]).scores)[: len(images) - start])
+            found.append(np.asarray(match(images[rows], scales[rows]))[: len(images) - start])
         scores = np.full((len(images), phase.max() + 1, number.max() + 1), -1.0)
-        scores[:, phase, number] = np.concatenate(found)
+        found = np.concatenate(found)
+        scores[:, phase, number] = np.where(np.isfinite(found), found, -1.0)
         # Any factor would do: the temperature comes from the validation images.
         return {"logits": 100.0 * scores.max(2), "sublogits": 100.0 * scores}
 
