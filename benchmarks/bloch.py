@@ -179,15 +179,15 @@ def pattern_gradient(absorption, num_pixels=32, repeats=3):
     numbers = {name: getattr(crystal, name) for name in names}
     conditions = bloch.Conditions(jnp.asarray(THICKNESSES), jnp.asarray(200.0), jnp.zeros(2))
 
-    def value(numbers, conditions):
+    def value(numbers, conditions, plan):  # the plan is an argument: XLA would calculate with its constants at length
         images, _ = bloch.intensities(crystal._replace(**numbers), plan, conditions)
         return (images**2).sum()
 
     def busy(fn):
         compiled = jax.jit(fn)
-        return timed(lambda: jax.tree.leaves(compiled(numbers, conditions))[0], repeats)[3]
+        return timed(lambda: jax.tree.leaves(compiled(numbers, conditions, plan))[0], repeats)[3]
 
-    plain = busy(lambda numbers, _: value(numbers, None))
+    plain = busy(lambda numbers, _, plan: value(numbers, None, plan))
     forward, both = busy(value), busy(jax.value_and_grad(value, argnums=(0, 1)))
     return dict(
         case=f"gradient of a pattern{', absorption' if absorption else ''}",

@@ -77,7 +77,7 @@ def functions(name, *, dtype="float64", factors=False):
     # Float64 arrays that do not pass as static; the operations are of no use to the traced function.
     crystal = crystal._replace(rotations=np.zeros((0, 3, 3), np.int32), translations=np.zeros((0, 3)))
 
-    def value(x):
+    def value(x, plan):  # the plan is an argument: XLA would calculate with its constants at length
         c = crystal._replace(**{k: x[k] for k in ("cell", "positions", "b_iso", "u_aniso", "occupancies")})
         conditions = bloch.Conditions(x["thicknesses"], x["voltage_kv"], x["tilt"], x.get("absorption"))
         given = {"structure_factors": jax.lax.complex(*x["factors"])} if factors else {}
@@ -93,7 +93,7 @@ def functions(name, *, dtype="float64", factors=False):
     if factors:
         f = scattering.structure_factors(crystal, np.asarray(plan.hkl, float))
         numbers["factors"] = (np.asarray(f.real), np.asarray(f.imag))
-    return value, numbers
+    return value, numbers, plan
 
 
 @pytest.mark.parametrize(
@@ -103,19 +103,19 @@ def test_every_derivative(name):
     """Of thickness, voltage, tilt, absorption, lattice, coordinates, thermal factors, occupancies, and of F_g."""
     with jax.enable_x64(True):
         for factors in (False, True) if name == "general" else (False,):
-            value, numbers = functions(name, factors=factors)
-            (_, guard), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(numbers)
+            value, numbers, plan = functions(name, factors=factors)
+            (_, guard), gradient = jax.jit(jax.value_and_grad(value, has_aux=True))(numbers, plan)
             assert float(guard) < 1e-9
-            run = jax.jit(lambda x, value=value: value(x)[0])
+            run = jax.jit(lambda x, plan, value=value: value(x, plan)[0])
             rng = np.random.default_rng(0)
             wanted = ["factors"] if factors else list(numbers)
             for key in wanted:
                 direction = jax.tree.map(lambda x: rng.normal(size=np.shape(x)), numbers[key])
                 h = STEPS[key]
 
-                def at(step, key=key, direction=direction):
+                def at(step, key=key, direction=direction, plan=plan, run=run, numbers=numbers):
                     moved = jax.tree.map(lambda x, d: x + step * d, numbers[key], direction)
-                    return float(run({**numbers, key: moved}))
+                    return float(run({**numbers, key: moved}, plan))
 
                 numeric = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
                 ours = sum(
