@@ -11,6 +11,8 @@ from physml_jax.analysis.spot_geometry import PatternSpots
 
 #: Spacings that spots of a crystal can have, angstrom; beyond, the scale is wrong.
 SPACINGS = (0.3, 40.0)
+#: Spots further out are not used, 1/angstrom.
+MAX_LENGTH = 2.5
 #: Relative error of positions from the lens.
 _DISTORTION = 0.003
 
@@ -72,7 +74,9 @@ def read_pattern(
     offset = np.linalg.norm(peaks.positions - place.position, axis=1)
     reach = max(4.0, 0.012 * min(image.shape))
     beam = offset <= np.maximum(reach, 2.5 * peaks.sizes)
-    kept = np.flatnonzero(~beam)
+    if (~beam).sum() >= 3:
+        check_scale(offset[~beam] * scale, scale)
+    kept = np.flatnonzero(~beam & (offset * scale <= MAX_LENGTH))
     if len(kept) > max_spots:
         kept = np.sort(kept[np.argsort(-peaks.significance[kept], kind="stable")[:max_spots]])
     if len(kept) < 3:
@@ -83,7 +87,6 @@ def read_pattern(
     places = peaks.positions[kept]
     positions = _positions(places, scale, place.position)
     length = np.linalg.norm(positions, axis=1)
-    check_scale(length, scale)
     # A centroid is good to a fraction of the spot's width; all share the error of the centre.
     pixels = np.hypot(0.4, 0.12 * peaks.sizes[kept])
     pixels = np.hypot(pixels, min(place.uncertainty, 3.0) / 2)
