@@ -196,7 +196,7 @@ def test_planned_and_traced_conditions_agree():
 
 
 def test_amplitudes_of_all_beams():
-    """A column of a unitary matrix; intensities are its squares, and two slabs make one."""
+    """A column of a unitary matrix; intensities are its squares; the inverted crystal gives it for the opposite tilt."""
     crystal = load(GAAS)
     settings = dict(zone_axis=(1, 1, 0), max_g=0.7, num_strong=None, tilts=np.array([[0.1, -0.2]]), dtype="float64")
     beams = [tuple(b) for b in bloch.lacbed(crystal, num_checks=0, **settings).beams.tolist()]
@@ -206,7 +206,6 @@ def test_amplitudes_of_all_beams():
         images = np.asarray(jitted_intensities(crystal, plan)[0])[..., 0]
     np.testing.assert_allclose((np.abs(psi) ** 2).sum(axis=1), 1.0, atol=1e-12)
     np.testing.assert_allclose(images, np.abs(psi) ** 2, atol=1e-14)
-    # The bright field of A is that of its transpose: <0|S(t2)S(t1)|0> with S = S^T after a shift of the origin only.
     turned = bloch.plan(
         crystal._replace(positions=-np.asarray(crystal.positions) % 1.0, **IDENTITY),
         **{
@@ -281,7 +280,7 @@ def group_of(generators):
 
 
 def plane_crystal(name):
-    """Two general atoms and their images under a plane point group: p1m1-like arrangements without glides."""
+    """Two general atoms and their images under a plane point group, in a square or hexagonal cell."""
     hexagonal = name[0] in "36"
     cell = (4.2, 4.2, 4.0, 90.0, 90.0, 120.0 if hexagonal else 90.0)
     with jax.enable_x64(True):
