@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from physml_jax.simulators import anderson
-from physml_jax.simulators.anderson import dissection
+from physml_jax.simulators.anderson import dissection, factorization
 from physml_jax.simulators.anderson.factorization import factorize, invert_block, invert_pivoted, solve
 
 factorize_jit = jax.jit(factorize, static_argnames="whole")
@@ -93,6 +93,25 @@ def test_pivot_blocks():
         np.testing.assert_allclose(inverse @ hollow, np.tile(np.eye(12), (6, 1, 1)), atol=1e-10)
         np.testing.assert_array_equal(negative, (np.linalg.eigvalsh(hollow) < 0).sum(1))
         assert not np.isfinite(jax.jit(invert_block)(jnp.asarray(hollow))[0]).all()
+
+
+def test_updates_a_few_fronts_at_a_time(monkeypatch):
+    """One front after the other or all at once: what fits in the cache does not change the result."""
+    child, level = dissection.plan(6).levels[:2]
+    counts = [len(p.rows) for p in level.parts[1:]]
+    fronts, sep = level.separator.shape
+    assert fronts == 4 and len(counts) == 3
+    rng = np.random.default_rng(3)
+    panels = rng.normal(size=(2, fronts, sum(counts), sep))
+    from_children = rng.normal(size=(len(child.separator), len(child.parts[1].rows) ** 2))
+    found = []
+    with jax.enable_x64(True):
+        for most in (1, 10**9):
+            monkeypatch.setattr(factorization, "CACHED", most)
+            update = jax.jit(lambda *args: factorization._update(*args))  # a new one: what is set is no argument
+            found.append(update(level, *jnp.asarray(panels), jnp.asarray(from_children)))
+    assert found[0].shape == (fronts, sum(n * sum(counts[: i + 1]) for i, n in enumerate(counts)))
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-12)
 
 
 @pytest.mark.slow

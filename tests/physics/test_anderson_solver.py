@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from physml_jax.simulators import anderson
+from physml_jax.simulators.anderson import krylov
 
 module = importlib.import_module("physml_jax.simulators.anderson.solvers")
 NUM_STATES = 3  # one number everywhere: every other one is compiled again
@@ -93,6 +94,43 @@ def test_wrong_states_do_not_pass(monkeypatch):
     monkeypatch.setattr(module, "_superlu", lambda *a: wrong(*a)._replace(energies=values[[second]] + 1e-7))
     with pytest.raises(RuntimeError, match="residual 1.0e-07"):
         anderson.eigenstates(field, method="superlu")
+
+
+@pytest.mark.slow
+def test_a_missed_state_is_counted(monkeypatch):
+    """An iteration that cannot see the nearest state finds the second one, to 1e-9; the count says that one is missing.
+
+    With one vector per block (one state) and with several.
+    """
+    field = disorder(5)
+    values, vectors = lapack(field, 0.0, 4)
+    for num_states, missed in ((1, 0), (2, 1)):
+        honest = module.search(field[None], num_states=num_states)
+        assert honest.states.certified[0] and honest.count[0] == num_states
+        np.testing.assert_allclose(honest.states.energies[0], values[:num_states], atol=1e-11)
+        blind, original = vectors[missed], krylov._orthonormal
+        with monkeypatch.context() as patch:
+            patch.setattr(krylov, "_orthonormal", lambda x: original(x - (x @ blind)[:, None] * blind[None]))
+            module._search.clear_cache()
+            wrong = module.search(field[None], num_states=num_states)
+        module._search.clear_cache()
+        expected = np.delete(values, missed)[:num_states]
+        np.testing.assert_allclose(wrong.states.energies[0], expected, atol=1e-9)
+        assert wrong.states.residuals.max() < 1e-8
+        assert not wrong.states.certified[0] and wrong.count[0] > num_states
+
+
+def test_method_by_default(monkeypatch):
+    """All states of small lattices, or where more are wanted than the dissection offers; otherwise the dissection."""
+    taken = []
+    for name in ("dense_eigenstates", "_dissect"):
+        monkeypatch.setattr(module, name, lambda *_, name=name, **__: taken.append(name) or 1 / 0)
+    for size, num_states in ((6, 1), (7, 1), (7, 43), (16, 512), (16, 513)):
+        with pytest.raises(ZeroDivisionError):
+            anderson.eigenstates(np.zeros((size,) * 3), num_states=num_states)
+    assert taken == ["dense_eigenstates", "_dissect", "dense_eigenstates", "_dissect", "dense_eigenstates"]
+    with pytest.raises(ValueError, match="num_states: expected 1 to 614 for method 'dissection' at L = 17"):
+        anderson.eigenstates(np.zeros((17, 17, 17)), num_states=615)
 
 
 def test_stencil_is_the_matrix():

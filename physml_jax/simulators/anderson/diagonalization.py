@@ -1,4 +1,4 @@
-"""All states of small lattices: the reference for every other method, and quick up to L = 8."""
+"""All states of small lattices: the reference for every other method, and as quick up to L = 6."""
 
 import functools
 

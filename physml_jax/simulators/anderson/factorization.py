@@ -38,6 +38,8 @@ GROWTH = (1 + 17**0.5) / 8
 
 #: Number of pivot blocks that are factorised in one compiled loop.
 LOOPED = 2
+#: Updates are computed for as many fronts at a time as have this many elements, so that they stay in a core's cache.
+CACHED = 100_000
 
 
 class Front(NamedTuple):
@@ -164,18 +166,17 @@ def _addresses(rows, columns):
     return jnp.where(r >= c, rows.offset[:, :, None] + c, columns.offset[:, None, :] + r)
 
 
-def _fetch(update, side, rows, columns):
-    """Elements of the left (0) or right (1) children's updates, [K, R, C]."""
-    num_fronts = rows.position.shape[0]
-    first = (side * num_fronts + jnp.arange(num_fronts, dtype=jnp.int32)) * update.shape[1]
-    place = _addresses(rows, columns) + first[:, None, None]
+def _fetch(update, side, rows, columns, front=0):
+    """Elements of the left (0) or right (1) children's updates, for fronts from ``front`` on, [K, R, C]."""
+    child = side * (update.shape[0] // 2) + front + jnp.arange(rows.position.shape[0], dtype=jnp.int32)
+    place = _addresses(rows, columns) + (child * update.shape[1])[:, None, None]
     return update.reshape(-1).at[place].get(mode="promise_in_bounds")
 
 
-def _common(update, rows: Part, columns: Part):
-    """Sum over the children that have both parts; ``None`` if there is none."""
+def _common(update, rows: Part, columns: Part, front=0):
+    """Sum over the children that have both parts, for fronts from ``front`` on; ``None`` if there is none."""
     found = [
-        _fetch(update, side, getattr(rows, name), getattr(columns, name))
+        _fetch(update, side, getattr(rows, name), getattr(columns, name), front)
         for side, name in enumerate(("left", "right"))
         if update is not None and getattr(rows, name) is not None and getattr(columns, name) is not None
     ]
@@ -199,17 +200,42 @@ def _assemble_panel(diagonal, level: Level, update):
 
 
 def _update(level: Level, below, scaled, update):
-    """F22 - F21 F11^-1 F21^T, lower blocks, flattened [K, P]."""
-    num_fronts, rows, start = below.shape[0], [], 0
-    for i, part in enumerate(level.parts[1:], start=1):
-        stop = start + part.rows.shape[0]
+    """F22 - F21 F11^-1 F21^T, lower blocks, flattened [K, P]; on a CPU a few fronts at a time."""
+    num_fronts = below.shape[0]
+    counts = [part.rows.shape[0] for part in level.parts[1:]]
+    elements = sum(n * sum(counts[: i + 1]) for i, n in enumerate(counts))
+    group = max(g for g in range(1, num_fronts + 1) if num_fronts % g == 0 and (g == 1 or g * elements <= CACHED))
+
+    def together(below, scaled):
+        return _update_rows(level.parts[1:], below, scaled, update, 0)
+
+    def grouped(*panels):
+        def some(args):
+            front, places, below, scaled = args
+            parts = [Part(*sides, part.rows) for sides, part in zip(places, level.parts[1:], strict=True)]
+            return _update_rows(parts, below, scaled, update, front)
+
+        places = [(part.left, part.right) for part in level.parts[1:]]
+        split = jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), (places, *panels))
+        found = jax.lax.map(some, (jnp.arange(0, num_fronts, group, dtype=jnp.int32), *split))
+        return found.reshape(num_fronts, -1)
+
+    if group == num_fronts:
+        return together(below, scaled)
+    return jax.lax.platform_dependent(below, scaled, cpu=grouped, default=together)
+
+
+def _update_rows(parts, below, scaled, update, front):
+    rows, start = [], 0
+    for i, part in enumerate(parts):
+        stop, column = start + part.rows.shape[0], 0
         product = einsum("krs,kcs->krc", below[:, start:stop], scaled[:, :stop])
         blocks = []
-        for other in level.parts[1 : i + 1]:
-            block = _common(update, part, other)
-            shape = (num_fronts, part.rows.shape[0], other.rows.shape[0])
-            blocks.append(jnp.zeros(shape, below.dtype) if block is None else block)
-        rows.append((jnp.concatenate(blocks, axis=2) - product).reshape(num_fronts, -1))
+        for other in parts[: i + 1]:
+            block, own = _common(update, part, other, front), product[:, :, column : column + other.rows.shape[0]]
+            blocks.append(-own if block is None else block - own)
+            column += other.rows.shape[0]
+        rows.append(jnp.concatenate(blocks, axis=2).reshape(below.shape[0], -1))
         start = stop
     return jnp.concatenate(rows, axis=1)
 

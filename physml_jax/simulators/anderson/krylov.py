@@ -35,8 +35,8 @@ from physml_jax.typing import Array
 SPARE = 5
 #: A shift's distance from the spectrum, over the backward error of its factorisation, from which its inertia counts.
 MARGIN = 100.0
-#: Blocks before Ritz pairs are looked at, since fewer are hardly ever enough.
-EARLIEST = 6
+#: Vectors, and blocks, before Ritz pairs are looked at, since fewer are hardly ever enough.
+EARLIEST_VECTORS, EARLIEST_BLOCKS = 10, 6
 
 
 class Search(NamedTuple):
@@ -74,8 +74,9 @@ def level_spacing(disorder: Array) -> Array:
 
 def block_sizes(num_states: int) -> tuple[int, int]:
     """Vectors per block and largest number of blocks for k states."""
-    width = min(num_states + 1, 16)
-    return width, 24 + -(-3 * num_states // width)
+    # One state alone takes more solves with one vector than with two (about 15 and 12), but half as long ones.
+    width = 1 if num_states == 1 else min(num_states + 1, 16)
+    return width, (40 if width == 1 else 24) + -(-3 * num_states // width)
 
 
 def nearest_states(
@@ -171,6 +172,7 @@ def _iterate(disorder, energy, offset, factors: Factors, error, plan, num_states
     most = min(most, num_sites // width)
     total = width * most
     shown = min(num_states + SPARE, total)
+    earliest = min(max(EARLIEST_BLOCKS, -(-EARLIEST_VECTORS // width)), most - 1)
     # The inverse of a slightly wrong matrix has slightly wrong eigenvectors; refined solves do not.
     passes = jnp.where(error > 0.1 * tolerance, 2, 1)
 
@@ -194,7 +196,7 @@ def _iterate(disorder, energy, offset, factors: Factors, error, plan, num_states
         # The block after the last one is room for what is not used.
         basis = jax.lax.dynamic_update_slice_in_dim(basis, x, place + width, axis=0)
         none = lambda *_: (pairs, jnp.zeros((), bool))  # noqa: E731
-        pairs, done = jax.lax.cond(block >= min(EARLIEST, most - 1), ritz, none, basis, images, block)
+        pairs, done = jax.lax.cond(block >= earliest, ritz, none, basis, images, block)
         return basis, images, pairs, block + 1, done
 
     def ritz(basis, images, block):

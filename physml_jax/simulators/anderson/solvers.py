@@ -10,12 +10,12 @@ import numpy as np
 from physml_jax.simulators.anderson import dissection
 from physml_jax.simulators.anderson.diagonalization import dense_eigenstates
 from physml_jax.simulators.anderson.filter import filtered_eigenstates
-from physml_jax.simulators.anderson.hamiltonian import sparse
+from physml_jax.simulators.anderson.hamiltonian import MAX_DENSE_SIZE, sparse
 from physml_jax.simulators.anderson.krylov import Search, nearest_states
 from physml_jax.simulators.anderson.states import RESIDUAL_TOLERANCE, Eigenstates, check_disorder, fix_sign
 
-#: Size up to which all states are computed by default.
-DENSE_SIZE = 8
+#: Size up to which all states are computed by default: at L = 6 both ways take 4 ms, at 7 LAPACK takes twice as long.
+DENSE_SIZE = 6
 #: Share of the machine's memory that may be taken.
 MEMORY_SHARE = 0.8
 #: Where the shifts of further attempts lie, relative to those of the first: at L = 40 one shift in ten or so has a
@@ -50,7 +50,8 @@ def eigenstates(
       num_states: number k of states, at most an eighth of the sites.
       method: "dense" (all states, LAPACK, small L), "dissection" (shift-invert, nested dissection), "filter"
         (matrix-free), "superlu" (SciPy's ``eigsh`` with a shift), "pardiso" (the same with MKL's LDL^T; needs
-        ``pypardiso``), or "auto": "dense" up to L = 8, "dissection" above.
+        ``pypardiso``), or "auto": "dense" up to L = 6, and up to 16 if more states than an eighth of
+        the sites are wanted, else "dissection".
       tolerance: residual at which iterations end, at most 1e-8.
       certify: count eigenvalues; ``None``: where the method does.
       chunk_size: realisations that are solved at the same time by ``dense`` and ``dissection``; 1 is best on a CPU.
@@ -78,7 +79,9 @@ def eigenstates(
         raise ValueError(f"method: expected one of {', '.join(METHODS)}, got {method!r}")
     if not np.isfinite(energy):
         raise ValueError(f"energy: expected a finite number, got {energy}")
-    method = ("dense" if size <= DENSE_SIZE else "dissection") if method == "auto" else method
+    if method == "auto":
+        many = num_states > size**3 // 8 and size <= MAX_DENSE_SIZE
+        method = "dense" if size <= DENSE_SIZE or many else "dissection"
     most = size**3 if method == "dense" else size**3 // 8
     if not 1 <= num_states <= most:
         raise ValueError(f"num_states: expected 1 to {most} for method {method!r} at L = {size}, got {num_states}")
