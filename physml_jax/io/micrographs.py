@@ -110,6 +110,8 @@ def cropped(image: np.ndarray, crop: Sequence[int]) -> np.ndarray:
     Raises:
       ValueError: for negative numbers, or if less than 32 pixels are left.
     """
+    if not any(crop):
+        return image
     left, top, right, bottom = crop
     part = image[top : image.shape[0] - bottom, left : image.shape[1] - right]
     if min(crop) < 0 or min(part.shape) < 32:
