@@ -196,7 +196,7 @@ def test_planned_and_traced_conditions_agree():
 
 
 def test_amplitudes_of_all_beams():
-    """A column of a unitary matrix; intensities are its squares; the inverted crystal gives it for the opposite tilt."""
+    """A column of a unitary matrix; intensities are its squares; the inverted crystal gives it for opposite tilts."""
     crystal = load(GAAS)
     settings = dict(zone_axis=(1, 1, 0), max_g=0.7, num_strong=None, tilts=np.array([[0.1, -0.2]]), dtype="float64")
     beams = [tuple(b) for b in bloch.lacbed(crystal, num_checks=0, **settings).beams.tolist()]
