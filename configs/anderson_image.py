@@ -9,6 +9,10 @@ sites are, far or near, the values, the sizes of the cubes. Wall time and scores
 
 ``:two`` and ``:three``: W = 15 or 18, and 15, 16.5 or 18. ``:L12`` and ``:L20``: the default on larger lattices.
 ``:paper``: the published protocol at L = 20, ten seeds. ``:smoke``: seconds.
+
+Any variant takes another lattice (``--config.data.kwargs.size=12``) or finer pictures
+(``--config.data.kwargs.pixels=96``). ``experiments/compare.py --runs=a,b`` puts such runs into one report, with the
+accuracy over the size or the resolution and the answers that need no learning beside it.
 """
 
 import ml_collections

@@ -65,7 +65,12 @@ def site_energies(states: np.ndarray, *, relative_error: float | None = None) ->
 
 
 def width_from_signs(
-    states: np.ndarray, energies: np.ndarray | None = None, *, tolerance: float = 0.01, chunk_size: int = 256
+    states: np.ndarray,
+    energies: np.ndarray | None = None,
+    *,
+    tolerance: float = 0.01,
+    relative_error: float | None = None,
+    chunk_size: int = 256,
 ) -> np.ndarray:
     """The local rule: W from signed states.
 
@@ -77,6 +82,8 @@ def width_from_signs(
       energies: [S], energies of the states; ``None``: not known.
       tolerance: sites whose energy is less certain than this are left out, in units of the hopping; infinity keeps
         all but exact zeros, whatever the damage to the amplitudes.
+      relative_error: of an amplitude, where states were stored in fewer bits than their dtype has (float16: 2^-11);
+        ``None``: half a unit in the last place of the dtype.
       chunk_size: states at a time.
 
     Returns:
@@ -91,7 +98,7 @@ def width_from_signs(
         raise ValueError(f"energies: expected {len(states)} numbers, one per state, got shape {np.shape(energies)}")
     found = []
     for first in range(0, len(states), chunk_size):
-        part = site_energies(states[first : first + chunk_size])
+        part = site_energies(states[first : first + chunk_size], relative_error=relative_error)
         used = np.isfinite(part.error) & (part.error <= tolerance)
         share = used.mean((1, 2, 3)).min()
         if share < 0.5 and np.isfinite(tolerance):

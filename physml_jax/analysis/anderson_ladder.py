@@ -40,6 +40,9 @@ SCALAR_NAMES = (
 _MOMENTS = (0.5, 2.0, 3.0, 4.0)
 #: Error of a site energy that is forgiven before a class with a smaller W is excluded, units of the hopping.
 ROUNDING = 3e-4
+#: Relative error of amplitudes as a data set stores them, by its ``precision``, where that is not the rounding of
+#: float32; 8 bits have no common one.
+STORED_ERROR = {"float16": 2.0**-11}
 _QUANTILES = 400
 _SMALLEST = np.finfo(np.float64).tiny
 
@@ -134,7 +137,8 @@ def answers(
     energies: np.ndarray | None = None,
     fitted: Fitted | None = None,
     measured: Measures | None = None,
-    tolerance: float = 0.01,
+    tolerance: float = 0.03,
+    relative_error: float | None = None,
 ) -> dict[str, Rung]:
     """All rungs that can be asked, by name, in the order of ``RUNGS``.
 
@@ -146,6 +150,7 @@ def answers(
       measured: of ``states``, if known.
       tolerance: uncertainty of a site energy above which the local rules leave the site out; if that leaves too few
         sites of some state, as of damaged amplitudes, they take every site that is not zero.
+      relative_error: of amplitudes that were stored in fewer bits than their dtype has; ``None``: their rounding.
 
     Raises:
       ValueError: for wrong shapes, or numbers that are not finite.
@@ -155,7 +160,7 @@ def answers(
     for name, known in ((LOCAL_ENERGY, energies), (LOCAL, None)):
         if name == LOCAL_ENERGY and energies is None:
             continue
-        estimate = _local(states, known, tolerance)
+        estimate = _local(states, known, tolerance, relative_error)
         log_likelihood = local_log_likelihood(estimate, widths, num_sites=num_sites, energy_known=known is not None)
         found[name] = Rung(posterior(log_likelihood), estimate)
     if fitted is None:
@@ -279,9 +284,9 @@ def posterior(log_density: np.ndarray) -> np.ndarray:
     return share / share.sum(1, keepdims=True)
 
 
-def _local(states, energies, tolerance):
+def _local(states, energies, tolerance, relative_error):
     try:
-        return anderson.width_from_signs(states, energies, tolerance=tolerance)
+        return anderson.width_from_signs(states, energies, tolerance=tolerance, relative_error=relative_error)
     except ValueError as error:
         if "too coarse" not in str(error):
             raise

@@ -89,6 +89,8 @@ def make_dataset(
 
     ``precision`` decides what is left of a state. Amplitudes are stored as float32 as they are; as float16 or 8 bits
     relative to the largest of their state (8 bits: 127 steps on either side of zero), and normalised again when read.
+    What moduli say is hardly touched by float16, the local rule only if it knows their error, 2^-11, and 8 bits leave
+    neither the rule nor the bound nor alpha_0; docs/anderson.md has the numbers.
 
     The input of a network is one of these views, made on the device when a batch is read:
 
@@ -121,7 +123,7 @@ def make_dataset(
       energy: where the states are looked for, in units of the hopping.
       method: of :func:`physml_jax.simulators.anderson.eigenstates`; ``"auto"``: all states up to L = 8, above that
         nested dissection. Every method has to prove that its state is the nearest.
-      precision: of stored amplitudes: ``"float32"``, ``"float16"`` or ``"uint8"``.
+      precision: of stored amplitudes: ``"float32"``, ``"float16"`` or ``"uint8"``; see above for what is lost.
       simulation_seed: decides the stored states; the experiment's seed does not.
       states_used: use so many realisations of the split at each W, its first ones; ``None`` uses all.
       classes: which W are used, and are the classes: ``"all"``, ``"ends"`` (15 and 18) or ``"three"`` (15, 16.5, 18).

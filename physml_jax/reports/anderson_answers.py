@@ -90,6 +90,7 @@ class States(NamedTuple):
       energies: float64 [N], or ``None``.
       disorder: float64 [N], W.
       size: L.
+      relative_error: of the amplitudes; ``None``: their rounding.
     """
 
     truth: np.ndarray
@@ -97,6 +98,7 @@ class States(NamedTuple):
     energies: np.ndarray | None
     disorder: np.ndarray
     size: int
+    relative_error: float | None = None
 
 
 class Answers(NamedTuple):
@@ -211,7 +213,9 @@ def read(runs: Sequence[Run], reader: Reader) -> tuple[list[Network], list[Probl
     cache: list[tuple[States, int, Mapping[str, Answers]]] = []
     for name, members in models.items():
         first = members[0]
+        stored = (first.config.get("data", {}).get("kwargs") or {}).get("precision")
         states = states_of(f"run {name}", first.examples, label=reader.label)
+        states = states._replace(relative_error=ladder.STORED_ERROR.get(stored))
         for member in members[1:]:
             other = states_of(f"run {name}", member.examples, label=reader.label)
             if not same_states(states, other):
@@ -352,7 +356,9 @@ def answers(probability: np.ndarray, truth: np.ndarray, widths: np.ndarray, *, r
 
 def of_rungs(states: States, widths: np.ndarray, fitted: ladder.Fitted | None, *, reader: Reader) -> dict[str, Answers]:
     """Every rung on some states."""
-    found = ladder.answers(states.psi, widths, energies=states.energies, fitted=fitted)
+    found = ladder.answers(
+        states.psi, widths, energies=states.energies, fitted=fitted, relative_error=states.relative_error
+    )
     return {
         name: answers(r.probability[None], states.truth, widths, reader=reader, width=np.nan_to_num(r.width)[None])
         for name, r in found.items()
@@ -421,6 +427,7 @@ def _probe(name, probe, members, problem: Problem, number, clean: Answers, reade
     held = [m.probes[probe] for m in members if probe in m.probes]
     text = f"run {name}, probe {probe}"
     states = states_of(text, held[0].examples, label=reader.label)
+    states = states._replace(relative_error=problem.states.relative_error)
     if states.size != problem.states.size or states.truth.max() >= len(problem.widths):
         raise ValueError(f"{text}: expected states of L = {problem.states.size} and {len(problem.widths)} classes")
     for other in held[1:]:

@@ -70,6 +70,27 @@ def test_coarse_amplitudes_destroy_the_local_rule():
     assert np.abs(ladder.width_from_signs(flipped, energies) - WIDTHS[labels]).min() > 3
 
 
+def test_float16_needs_its_error():
+    """Read as float32, float16 amplitudes put single sites wrong by much; who knows their error leaves them out."""
+    states, energies, labels = ensemble(0, 12, size=8)
+    exact = ladder.width_from_signs(states, energies)
+    peak = np.abs(states).max((1, 2, 3), keepdims=True)
+    stored = (2.0**15 * states / peak).astype(np.float16).astype(np.float32)
+    believed = np.abs(ladder.width_from_signs(stored, energies) - exact)
+    known = np.abs(ladder.width_from_signs(stored, energies, tolerance=0.03, relative_error=2.0**-11) - exact)
+    assert known.max() < 0.5 < believed.max() and known.mean() < 0.03 < believed.mean() / 3
+    # What the distribution of moduli says does not notice, the bound does at single states.
+    alpha = ladder.scalar_alpha0(states)
+    assert np.abs(ladder.scalar_alpha0(stored) - alpha).max() < 1e-3 * alpha.std()
+    change = np.abs(ladder.width_bound_from_moduli(stored) - ladder.width_bound_from_moduli(states))
+    assert np.median(change) < 0.02
+    # 8 bits leave neither the rule nor the bound.
+    coarse = np.round(127 * states / peak)
+    assert np.abs(ladder.width_from_signs(coarse, energies, tolerance=np.inf) - exact).mean() > 3
+    bound = ladder.width_bound_from_moduli(coarse)
+    assert (bound > WIDTHS[labels] + 2 * np.abs(energies)).mean() > 0.2 and (coarse == 0).mean() > 0.05
+
+
 def test_moduli_bound_the_width_from_below():
     states, energies, labels = ensemble(0, 12)
     bound = ladder.width_bound_from_moduli(states)

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from physml_jax.analysis.anderson import nearest_class, width_bound_from_moduli, width_from_signs
+from physml_jax.analysis.anderson_ladder import STORED_ERROR
 from physml_jax.data import anderson, manifest, store
 from physml_jax.data.source import make_source
 from physml_jax.simulators import anderson as simulator
@@ -113,6 +114,13 @@ def test_every_example_is_in_one_split(read):
     few = anderson.make_dataset(**TINY, split="test", states_used=1, classes="ends")
     np.testing.assert_array_equal(few.rows, splits["test"].rows[[0, 6]])
     np.testing.assert_array_equal(decoded(few, read)["disorder_class"], [0, 1])
+
+
+def test_errors_of_stored_amplitudes_are_named_as_precisions():
+    """Half a unit in the last place, of every dtype that is a floating-point number but not that of the batch."""
+    floats = {name for name, dtype in anderson.PRECISIONS.items() if jnp.issubdtype(dtype, jnp.floating)}
+    expected = {name: float(jnp.finfo(anderson.PRECISIONS[name]).eps) / 2 for name in floats - {"float32"}}
+    assert expected == STORED_ERROR
 
 
 def test_views_classes_and_probes_share_one_stored_set():
@@ -313,5 +321,9 @@ def test_what_precision_leaves_of_the_local_rule(precision, correct):
     states = batch["state"][..., 0]
     width = width_from_signs(states, batch["energy"], tolerance=np.inf)
     right = nearest_class(width, np.float64([15.0, 18.0])) == batch["disorder_class"]
+    if precision in STORED_ERROR:
+        error = STORED_ERROR[precision]
+        known = width_from_signs(states, batch["energy"], tolerance=0.03, relative_error=error)
+        assert np.abs(known - batch["disorder"]).max() < 0.2  # W/N is 0.01
     assert right.mean() == 1 if correct else np.abs(width - batch["disorder"]).mean() > 2
     assert width_bound_from_moduli(states).min() > 10

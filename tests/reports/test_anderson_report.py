@@ -324,6 +324,25 @@ def test_one_class_missing_no_probes_no_energy_no_training_states(data):
     assert any("rungs that must be fitted are missing" in line for line in bare.summary)
 
 
+def test_the_local_rule_knows_how_states_were_stored(data):
+    """Of float16 amplitudes it leaves out sites that it would trust as float32, in probes as well."""
+    held, train = data[5]
+    peak = np.abs(held["state"]).max((1, 2, 3), keepdims=True)
+    stored = {**held, "state": (2.0**15 * held["state"] / peak).astype(np.float16).astype(np.float32)}
+    run = make_run(stored, train, ladder.ALPHA, probes=("signs",))
+    run = run._replace(config={**run.config, "data": {"kwargs": {"precision": "float16"}}})
+    widths = []
+    for error in (ladder.STORED_ERROR["float16"], None):
+        networks, problems = asked.read([run if error else run._replace(config={})], asked.Reader("disorder_class", 5))
+        sets = ((stored, problems[0].rungs), (run.probes["signs"].examples, networks[0].probes["signs"].rungs))
+        for states, rungs in sets:
+            found = ladder.answers(states["state"][..., 0], WIDTHS, energies=held["energy"], relative_error=error)
+            for name in (ladder.LOCAL_ENERGY, ladder.LOCAL):
+                np.testing.assert_array_equal(rungs[name].width[0], found[name].width)
+        widths.append(problems[0].rungs[ladder.LOCAL_ENERGY].width[0])
+    assert (widths[0] != widths[1]).mean() > 0.02
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
