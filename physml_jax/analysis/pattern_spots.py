@@ -10,9 +10,9 @@ from physml_jax.analysis.peak_finding import Peaks, find_peaks
 from physml_jax.analysis.spot_geometry import PatternSpots
 
 #: Spacings that spots of a crystal can have, angstrom; beyond, the scale is wrong.
-SPACINGS = (0.3, 40.0)
+SPACINGS = (0.4, 40.0)
 #: Spots further out are not used, 1/angstrom.
-MAX_LENGTH = 2.5
+MAX_LENGTH = 1 / SPACINGS[0]
 #: Relative error of positions from the lens.
 _DISTORTION = 0.003
 
