@@ -249,7 +249,8 @@ def trends(
         figure = style.new_figure(style.WIDTH, 3.3)
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for ax, (score, methods) in zip(axes, panels.items(), strict=True):
-            place = 0
+            place, every = 0, sorted({k for m in methods.values() for k in m})
+            apart = 0.012 * (every[-1] - every[0])  # or intervals would lie on each other
             for i, (name, values) in enumerate(methods.items()):
                 x = sorted(values)
                 held = [values[k] for k in x]
@@ -266,10 +267,10 @@ def trends(
                     look = {"color": fixed[name], "linewidth": 0.9, "marker": _MARKERS[i % len(_MARKERS)]}
                     look |= {"markersize": 4, "markerfacecolor": "white", "zorder": 3}
                 error = np.maximum([y - low, high - y], 0)
-                ax.errorbar(x, y, yerr=error, elinewidth=0.8, label=style.plain_text(name), **look)
+                beside = np.array(x) + apart * (i - (len(methods) - 1) / 2)
+                ax.errorbar(beside, y, yerr=error, elinewidth=0.8, label=style.plain_text(name), **look)
             if score in chance:
                 ax.axhline(chance[score], zorder=0, label="chance", **CHANCE)
-            every = sorted({k for m in methods.values() for k in m})
             ax.set_xticks(every, [f"{k:g}" for k in every])
             ax.set(xlabel=xlabel, ylabel=score)
             if score in logarithmic:
