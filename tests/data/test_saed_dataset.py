@@ -174,6 +174,7 @@ def test_the_grid_is_calibrated(read):
     assert np.mean(np.array(gaps) < 0.5 * 2 * 0.6 / P) > 0.95
 
 
+@pytest.mark.slow
 def test_a_scale_error_moves_the_spots():
     """The believed scale is used: with 10 % of error the list is off by as much as the true scale says."""
     options = SMALL | {"examples": "stream", "classes": "balanced", "level": "clean", "num_peaks": 8}
