@@ -34,7 +34,7 @@ def main(path):
 
     crystal, info = read(session.existing(path), default_b_iso=DEFAULT_B.value)
     given = {n: flags.FLAGS[n].value for n in ("dose", "absorption", "num_strong")}
-    images = measured.prepare(crystal, *patterns.read_patterns(IMAGES.value), **given)
+    images = measured.prepare(crystal, *patterns.read_patterns(session.existing(IMAGES.value)), **given)
     names = ("refine", "start", "shake", "scan", "common_scale", "default_b_iso", "seed")
     options = given | {n: flags.FLAGS[n].value for n in names}
     options |= {"crystal": sha256_file(path), "images": sha256_file(IMAGES.value)}
