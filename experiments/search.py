@@ -9,7 +9,7 @@ import session
 from absl import flags
 
 CONFIG = session.define_config()
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search; by default workdirs/<config>[-<variant>][-hash].")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the search; by default in workdirs/search.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print candidates, programs and an estimate of the time, and stop.")
 
 
@@ -25,7 +25,7 @@ def main():
     if DRY_RUN.value:
         print("\n".join(search.describe(plan, mesh)))
         return
-    with claimed(session.workdir_of(CONFIG, WORKDIR.value)) as folder:
+    with claimed(session.workdir_of(CONFIG, WORKDIR.value, root="workdirs/search")) as folder:
         print(f"work directory: {folder}", flush=True)
         progress = open_progress(plan.num_images, label="images")
         try:

@@ -77,7 +77,7 @@ def existing(path):
     return Path(path)
 
 
-def workdir_of(config_flag, value):
+def workdir_of(config_flag, value, root="workdirs"):
     """The folder that ``--workdir`` names, or the default one of this config and its options."""
     from physml_jax.io import workdir
 
@@ -88,7 +88,7 @@ def workdir_of(config_flag, value):
     overrides = config_flags.get_override_values(flag)
     # What only changes the report belongs to the same run.
     training = {k: v for k, v in overrides.items() if not k.startswith(("report.", "data.probes."))}
-    return workdir.default_workdir(path, arg, training)
+    return workdir.default_workdir(path, arg, training, root=root)
 
 
 @contextlib.contextmanager
