@@ -129,8 +129,9 @@ def _labels(ax, places, hkl, strength, shape, size):
     for k in np.argsort(-strength, kind="stable")[:_MAX_LABELS]:
         x, y = places[k]
         right = x < 0.9 * shape[1]
-        # Points of the page; the ring has a radius of twice the size, about half of that in points.
-        off = (5 + 0.3 * size) * (1 if right else -1), (4 if y > 0.08 * shape[0] else -10)
+        # Points of the page, beside the ring, whose radius is twice the size.
+        away = 2 * size * style.WIDTH * 72 / shape[1] * 0.75 + 2
+        off = away * (1 if right else -1), away if y > 0.08 * shape[0] else -away - 6
         side = "left" if right else "right"
         ax.annotate(label(hkl[k]), (x, y), off, textcoords="offset points", ha=side, color=PREDICTED, fontsize=6.5)
 
