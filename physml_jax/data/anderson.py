@@ -121,7 +121,7 @@ def make_dataset(
       test_states_per_width: and for the test.
       validation_fraction: share of ``states_per_width`` in the validation, its last ones.
       energy: where the states are looked for, in units of the hopping.
-      method: of :func:`physml_jax.simulators.anderson.eigenstates`; ``"auto"``: all states up to L = 8, above that
+      method: of :func:`physml_jax.simulators.anderson.eigenstates`; ``"auto"``: all states up to L = 6, above that
         nested dissection. Every method has to prove that its state is the nearest.
       precision: of stored amplitudes: ``"float32"``, ``"float16"`` or ``"uint8"``; see above for what is lost.
       simulation_seed: decides the stored states; the experiment's seed does not.
