@@ -118,10 +118,12 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, *, num_bins: int 
 
 
 def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, *, coverage: float = 0.9) -> float:
-    """The total probability that a set must collect so that it holds the true class as often as promised.
+    """How much probability closes a set, so that it holds the true class as often as promised.
 
-    The score of a validation example is the probability of all classes at least as probable as its true one. A set
-    collects classes, the most probable first, for as long as the sum does not exceed the quantile of these scores.
+    The score of a validation example is the probability of all classes more probable than its true one: 0 where it was
+    right. A set takes in classes, the most probable first, for as long as those before do not exceed the quantile of
+    these scores, so the most probable one is in every set. (With the true class in the sum, a network that is often
+    sure and right had to be given a larger set for each of these, or promised too little.)
 
     Args:
       probabilities: float [M, C], of validation examples.
@@ -136,12 +138,12 @@ def conformal_threshold(probabilities: np.ndarray, labels: np.ndarray, *, covera
 
     References:
       Y. Romano, M. Sesia, E. Candès, Classification with valid and adaptive coverage, NeurIPS 2020 (without its
-      randomisation, which makes sets a little larger).
+      randomisation, and with the sum before the true class).
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage: expected a number between 0 and 1, got {coverage}")
     p, labels = _checked(probabilities, labels)
-    scores = np.sort(_collected(p)[np.arange(len(labels)), labels])
+    scores = np.sort(_before(p)[np.arange(len(labels)), labels])
     rank = int(np.ceil((len(scores) + 1) * coverage))
     return float(scores[rank - 1]) if rank <= len(scores) else float("inf")
 
@@ -152,11 +154,10 @@ def conformal_sets(probabilities: np.ndarray, labels: np.ndarray, *, threshold: 
     Args:
       probabilities: float [N, C].
       labels: int [N].
-      threshold: of validation examples. A set holds at least the most probable class.
+      threshold: of validation examples.
     """
     p, labels = _checked(probabilities, labels)
-    members = _collected(p) <= threshold
-    members[np.arange(len(p)), p.argmax(1)] = True
+    members = _before(p) <= threshold
     inside, size = members[np.arange(len(p)), labels], members.sum(1)
     single = size == 1
     by_class = [inside[labels == c].mean() if np.any(labels == c) else np.nan for c in range(p.shape[1])]
@@ -183,10 +184,11 @@ def confused_pairs(matrix: np.ndarray, groups: Sequence[Sequence[int]] = ()) -> 
     return sorted(chosen, key=lambda x: (-x[2], x[:2]))
 
 
-def _collected(p: np.ndarray) -> np.ndarray:
-    """Probability of every class and of all more probable ones [N, C]; equal ones in the order of their numbers."""
+def _before(p: np.ndarray) -> np.ndarray:
+    """Probability of all classes more probable than each one [N, C]; equal ones in the order of their numbers."""
     order = np.argsort(-p, axis=1, kind="stable")
-    sums = np.cumsum(np.take_along_axis(p, order, axis=1), axis=1)
+    sorted_p = np.take_along_axis(p, order, axis=1)
+    sums = np.concatenate([np.zeros_like(p[:, :1]), np.cumsum(sorted_p, axis=1)[:, :-1]], axis=1)
     found = np.empty_like(sums)
     np.put_along_axis(found, order, sums, axis=1)
     return found

@@ -62,7 +62,7 @@ def test_sets_keep_their_promise(sharpen):
     p = np.exp(calibration.log_softmax(sharpen * p))
     threshold = calibration.conformal_threshold(p[:4000], labels[:4000], coverage=0.9)
     found = calibration.conformal_sets(p[4000:], labels[4000:], threshold=threshold)
-    assert 0.88 < found.coverage < 0.96
+    assert 0.88 < found.coverage < 0.92
     assert 1 < found.size < 5 and 0 < found.single < 1
     assert found.single_right > 0.8
     # Without validation examples of their own overconfident probabilities do not keep it.
@@ -73,14 +73,12 @@ def test_sets_keep_their_promise(sharpen):
 def test_sets_by_hand():
     p = np.array([[0.7, 0.2, 0.1], [0.4, 0.35, 0.25], [0.05, 0.05, 0.9]])
     found = calibration.conformal_sets(p, np.array([0, 2, 0]), threshold=0.8)
-    assert found.members.tolist() == [[True, False, False], [True, True, False], [False, False, True]]
-    np.testing.assert_allclose(
-        [found.coverage, found.size, found.single, found.single_right], [1 / 3, 4 / 3, 2 / 3, 0.5]
-    )
-    np.testing.assert_allclose(found.by_class, [0.5, np.nan, 0.0])
-    # Scores of the true classes: 0.7, 1.0, 1.0. Too few for 90 %: all classes; the second of three for 50 %.
+    assert found.members.tolist() == [[True, True, False], [True, True, True], [False, False, True]]
+    np.testing.assert_allclose([found.coverage, found.size, found.single, found.single_right], [2 / 3, 2.0, 1 / 3, 0.0])
+    np.testing.assert_allclose(found.by_class, [0.5, np.nan, 1.0])
+    # Scores of the true classes: 0, 0.75, 0.95. Too few for 90 %: all classes; the second of three for 50 %.
     assert calibration.conformal_threshold(p, np.array([0, 2, 0]), coverage=0.9) == np.inf
-    np.testing.assert_allclose(calibration.conformal_threshold(p, np.array([0, 2, 1]), coverage=0.5), 1.0)
+    np.testing.assert_allclose(calibration.conformal_threshold(p, np.array([0, 2, 1]), coverage=0.5), 0.75)
 
 
 def test_confused_pairs():
