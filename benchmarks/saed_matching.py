@@ -58,7 +58,7 @@ def main():
     print(json.dumps({"device": jax.devices()[0].device_kind, "jax": jax.__version__, "images": num}), flush=True)
     start = time.process_time()
     crystals = [phase.crystal for phase in load_phases()]
-    library = template_matching.library(crystals, deformations=saed.average_deformations())
+    library = template_matching.zone_templates(crystals, deformations=saed.average_deformations())
     seconds = time.process_time() - start
     print(json.dumps({"case": "library", "templates": len(library.phase), "cpu_s": round(seconds, 1)}), flush=True)
     index = jnp.arange(num)

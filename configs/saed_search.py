@@ -13,9 +13,7 @@ turned copies and small batches cost what the others cost. Results of a smaller 
 accelerators. ``:smoke``: seconds.
 """
 
-from ml_collections.config_dict import placeholder
-
-from configs import base
+from configs import base, saed_cnn
 
 VARIANTS = ("", "smoke", "paper")
 
@@ -24,35 +22,11 @@ def get_config(arg: str = ""):
     """The search, or its variant ``smoke`` or ``paper``."""
     if arg not in VARIANTS:
         raise base.unknown_variant(arg, VARIANTS)
-    c = base.get_config()
-    c.data.name = "saed"
-    c.data.kwargs = {
-        "pixels": 64,
-        "examples": "twin",
-        "classes": "published",
-        "num_examples": placeholder(int),
-        "num_rotations": 24,
-        "level": "detector",
-        "scale_error": placeholder(float),
-        "orientation": "zones",
-        "max_zone_index": 2,
-        "max_tilt_deg": 3.0,
-        "extent": (0.8, 1.2),
-        "voltage_kv": 200.0,
-        "max_excitation_error": 0.02,
-        "thickness": 300.0,
-        "max_g": 1.2,
-        "num_spots": 96,
-        "exponent": 0.5,
-        "grid": placeholder(float),
-        "num_peaks": 0,
-        "max_offset": 0.0,
-        "simulation_seed": 0,
-    }
-    c.data.eval_kwargs = {"num_rotations": 1}
+    c = saed_cnn.data("", VARIANTS)
+    c.data.kwargs.pixels = 64
+    c.data.kwargs.max_offset = 0.0
     # Images that no candidate was trained on or chosen by: how good they really are.
     c.data.probes = {"fresh": {"examples": "stream", "num_examples": 512}}
-    c.data.batch_size = 32
     c.data.eval_batch_size = 128
     c.model.name = "saed_cnn"
     c.model.kwargs = {

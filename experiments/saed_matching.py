@@ -74,7 +74,7 @@ def _matcher(settings):
     from physml_jax.data.saed_phases import load_phases
 
     names = ("voltage_kv", "max_g", "max_zone_index", "max_tilt_deg", "max_excitation_error", "thickness")
-    library = template_matching.library(
+    library = template_matching.zone_templates(
         [phase.crystal for phase in load_phases()],
         deformations=saed.average_deformations(),
         **{name: settings[name] for name in names},

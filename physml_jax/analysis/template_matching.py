@@ -22,15 +22,23 @@ import numpy as np
 from physml_jax.analysis import polar_transform
 from physml_jax.analysis.classification import wilson_interval
 from physml_jax.analysis.polar_transform import find_centre
-from physml_jax.analysis.templates import Library, library
+from physml_jax.analysis.templates import Library, zone_templates
 from physml_jax.core.batching import chunked
 from physml_jax.core.precision import einsum
 from physml_jax.typing import Array, Batch
 
 __all__ = [
-    "Accuracy", "Library", "Match", "Phases", "accuracy", "accuracy_against_scale", "find_centre", "library", "match",
+    "Accuracy",
+    "Library",
+    "Match",
+    "Phases",
+    "accuracy",
+    "accuracy_against_scale",
+    "find_centre",
+    "match",
     "phases",
-]  # fmt: skip
+    "zone_templates",
+]
 
 #: Score of a template that the second stage did not look at.
 NOT_COMPARED = -1.0
@@ -85,7 +93,7 @@ def match(
 
     Args:
       images: grey values [B, P, P] or [B, P, P, 1].
-      lib: of ``library``.
+      lib: of ``zone_templates``.
       scale: [] or [B], 1/angstrom per pixel as it is believed to be.
       centre: [2] or [B, 2], (x, y) of the direct beam in pixels, for example of ``find_centre``; ``None``: the middle.
       scale_window: largest relative error of the scale that is looked for; static.
@@ -182,7 +190,7 @@ def accuracy_against_scale(
     """Accuracy on batches that differ in the error of their scale, each with its own window; on the host.
 
     Args:
-      lib: of ``library``.
+      lib: of ``zone_templates``.
       batches: ``image``, ``scale`` (believed), ``phase`` and ``zone``.
       windows: ``scale_window`` for each.
       centred: the direct beam is in the middle; else ``find_centre`` looks for it.

@@ -47,7 +47,7 @@ class Library(NamedTuple):
     weights: Array
 
 
-def library(
+def zone_templates(
     crystals: Sequence[Crystal],
     *,
     deformations: Array | None = None,

@@ -40,7 +40,7 @@ def phases():
 
 @functools.cache
 def templates():
-    return template_matching.library(phases(), **SETTINGS)
+    return template_matching.zone_templates(phases(), **SETTINGS)
 
 
 @functools.cache
@@ -227,8 +227,8 @@ def test_wrong_arguments_raise():
         "max_tilt": {"tilt_rings": -1},
     }.items():
         with pytest.raises(ValueError, match=f"{name}.*expected"):
-            template_matching.library(phases(), **settings)
+            template_matching.zone_templates(phases(), **settings)
     with pytest.raises(ValueError, match="crystals: expected"):
-        template_matching.library([])
+        template_matching.zone_templates([])
     with pytest.raises(ValueError, match="deformations: expected"):
-        template_matching.library(phases(), deformations=np.eye(3))
+        template_matching.zone_templates(phases(), deformations=np.eye(3))
